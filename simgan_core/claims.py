@@ -1,0 +1,162 @@
+"""The paper's claims C1 to C8 as data: what it reports, what we measure, and the threshold that was fixed before any run.
+
+A verdict compares the 95 % interval of our estimate, not its value, with a bound on the side that the paper's claim
+names. No bound admits the null value: 'no difference' is never enough to support a claim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Verdict = Literal["supported", "not supported", "not evaluated"]
+
+
+class Interval(Protocol):
+    """What a claim needs to know of an estimate: value and 95 % interval, number of seeds and of images."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def seeds(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The claim holds when the whole 95 % interval lies on `side` of `bound` (in the claim's unit)."""
+
+    side: Literal["above", "below"]
+    bound: float
+
+    def holds(self, low: float, high: float) -> bool:
+        """True when the interval [low, high] excludes every value on the wrong side of the bound."""
+        return low > self.bound if self.side == "above" else high < self.bound
+
+    def __str__(self) -> str:
+        return f"95 % interval {self.side} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper. `threshold` is None until the notebook that measures it exists."""
+
+    id: str
+    title: str
+    paper: str
+    unit: str
+    notebook: str
+    threshold: Threshold | None = None
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "C1",
+        "People cannot tell refined from real eyes (visual Turing test)",
+        "517 of 1000 right, p = 0.148; control 162 of 200",
+        "%",
+        "06_visual_turing_test",
+    ),
+    Claim(
+        "C2",
+        "Refining raises the share of real images within 7° (refined minus raw, same amount of data)",
+        "69.4 % against 62.3 %, +7.1 points",
+        "points",
+        "07_gaze_evaluation",
+        Threshold("above", 0.0),
+    ),
+    Claim(
+        "C3",
+        "Refining lowers the gaze error on real images (reduction relative to the CNN on raw renders)",
+        "11.2° to 7.8°, 30 % lower",
+        "%",
+        "07_gaze_evaluation",
+        Threshold("above", 0.0),
+    ),
+    Claim("C4", "A history of refined images lowers the gaze error", "12.2° without, 7.8° with", "°", "03_history"),
+    Claim("C5", "Refining keeps the annotation: pupil centres stay", "1.1 ± 0.8 px", "px", "05_self_regularisation"),
+    Claim(
+        "C6",
+        "Refined depth hands (3 views) train a better pose estimator than real labels",
+        "83.3 % against 74.5 % within 5 px",
+        "points",
+        "08_hand_pose",
+    ),
+    Claim("C7", "A local adversarial loss leaves fewer artefacts than a global one", "picture only", "", "04_local_vs_global"),
+    Claim(
+        "C8",
+        "The mean of the colour channels refines colour images where a pixelwise L1 restricts too much",
+        "picture only",
+        "",
+        "05_self_regularisation",
+    ),
+)
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A row of the scorecard, as written to `claims.json` (None: not measured)."""
+
+    id: str
+    title: str
+    paper: str
+    ours: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    seeds: int | None
+    n: int | None
+    verdict: Verdict
+    notebook: str
+    threshold: str | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """The row as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str = "") -> ClaimResult:
+    """Compare an estimate with the threshold that its claim fixed beforehand.
+
+    The verdict is 'not evaluated' without an estimate or a threshold, and under the profile `smoke`, whose few steps
+    only show that the code runs.
+
+    Raises:
+        ValueError: for an unknown claim, or an estimate whose interval does not hold its value.
+
+    """
+    if claim_id not in BY_ID:
+        raise ValueError(f"unknown claim {claim_id!r}; known claims are {', '.join(BY_ID)}")
+    claim = BY_ID[claim_id]
+    if estimate is None:
+        return ClaimResult(
+            claim.id, claim.title, claim.paper, None, None, None, claim.unit, None, None, "not evaluated",
+            claim.notebook, _text(claim.threshold), note,
+        )  # fmt: skip
+    if not estimate.low <= estimate.value <= estimate.high:
+        raise ValueError(
+            f"claim {claim_id}: value {estimate.value} lies outside its interval [{estimate.low}, {estimate.high}]; "
+            "check how the interval was made"
+        )
+    return ClaimResult(
+        claim.id, claim.title, claim.paper, estimate.value, estimate.low, estimate.high, claim.unit,
+        estimate.seeds, estimate.n, _verdict(claim, estimate, profile), claim.notebook, _text(claim.threshold), note,
+    )  # fmt: skip
+
+
+def _verdict(claim: Claim, estimate: Interval, profile: str) -> Verdict:
+    if profile == "smoke" or claim.threshold is None:
+        return "not evaluated"
+    return "supported" if claim.threshold.holds(estimate.low, estimate.high) else "not supported"
+
+
+def _text(threshold: Threshold | None) -> str | None:
+    return None if threshold is None else str(threshold)
