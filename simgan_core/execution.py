@@ -1,0 +1,152 @@
+"""Run one notebook headless with papermill: parameters checked first, the executed copy kept as notebook and as HTML.
+
+    python -m simgan_core.execution NOTEBOOK EXECUTED.ipynb [--threads N] [-p NAME VALUE]...
+
+papermill only warns about a parameter that a notebook does not have, and lets the notebook's own defaults win where the
+`parameters` tag is missing; both are errors here. The Snakefile calls this once per job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simgan_core.provenance import commit, device, write_json
+
+MAX_PARAMETERS = 4
+
+
+class NotebookError(RuntimeError):
+    """A notebook cannot be run as it is, or stopped with an error."""
+
+
+def parameter_names(notebook: Path) -> tuple[str, ...]:
+    """Names in the cell tagged `parameters`.
+
+    Raises:
+        NotebookError: no such cell or several, or more parameters than a notebook may have.
+
+    """
+    import nbformat
+    import papermill
+
+    if not notebook.is_file():
+        raise NotebookError(f"{notebook} does not exist; expected a notebook. Restore it from git.")
+    cells = nbformat.read(notebook, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise NotebookError(
+            f"{notebook} has {len(tagged)} cells tagged 'parameters'; expected one. Tag the cell with the defaults."
+        )
+    names = tuple(papermill.inspect_notebook(str(notebook)))
+    if len(names) > MAX_PARAMETERS:
+        raise NotebookError(f"{notebook} has {len(names)} parameters; expected at most {MAX_PARAMETERS}: {names}")
+    return names
+
+
+def check_parameters(notebook: Path, names: Sequence[str]) -> None:
+    """Make sure that `notebook` takes every parameter in `names`.
+
+    Raises:
+        NotebookError: naming those that it lacks.
+
+    """
+    known = parameter_names(notebook)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise NotebookError(
+            f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(known)}. "
+            "Rename it in the cell tagged 'parameters'."
+        )
+
+
+def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *, threads: int | None = None) -> float:
+    """Run `notebook`; write the executed copy, its HTML and `execution.json` (seconds, threads). Returns the seconds.
+
+    Raises:
+        NotebookError: the notebook stopped; the executed copy, with the traceback, is kept under the name that the
+            message gives.
+
+    """
+    import papermill
+
+    check_parameters(notebook, list(parameters))
+    _limit_threads(threads)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    running = executed.with_suffix(".running.ipynb")
+    started = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(running), parameters=dict(parameters), progress_bar=False, cwd=str(executed.parent),
+            log_output=False, kernel_name="python3",
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        failed = executed.with_suffix(".failed.ipynb")
+        running.replace(failed)
+        raise NotebookError(f"{notebook.name} stopped: {error.ename}: {error.evalue}\nTraceback in {failed}") from error
+    seconds = time.perf_counter() - started
+    write_html(running, executed.with_suffix(".html"), title=notebook.stem)
+    trace = {"wall_s": round(seconds, 1), "threads": threads, "commit": commit(), "device": device()}
+    write_json(executed.with_suffix(".execution.json"), trace)
+    executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+    running.replace(executed)
+    return seconds
+
+
+def _limit_threads(threads: int | None) -> None:
+    """The kernel inherits these; without them, jobs side by side slow each other to a crawl on small kernels."""
+    if threads is None:
+        return
+    count = str(threads)
+    os.environ |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+    os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    # Large activations would otherwise be returned to the system and faulted in again at every step.
+    os.environ |= {"MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_MMAP_THRESHOLD_": "8589934592"}
+
+
+def write_html(notebook: Path, html: Path, *, title: str) -> Path:
+    """Export an executed notebook as one HTML page that needs no network."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="lab", embed_images=True)
+    exporter.mathjax_url = ""
+    exporter.require_js_url = ""
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    cells = nbformat.read(notebook, as_version=4)
+    body, _ = exporter.from_notebook_node(cells, resources={"metadata": {"name": title}})
+    partial = html.with_suffix(".partial")
+    partial.write_text(body, encoding="utf-8")
+    partial.replace(html)
+    return html
+
+
+def _value(text: str) -> Any:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m simgan_core.execution`."""
+    parser = argparse.ArgumentParser(prog="python -m simgan_core.execution", description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("executed", type=Path)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options = parser.parse_args(arguments)
+    parameters = {name: _value(value) for name, value in options.parameters}
+    try:
+        seconds = execute(options.notebook.resolve(), options.executed.resolve(), parameters, threads=options.threads)
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{options.notebook.name}: {seconds:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,213 @@
+"""The report of a run: claims, metrics, provenance, tables, figures and one index page with the scorecard.
+
+    python -m simgan_core.report --run RUN_DIR --out REPORT
+
+Everything here is copied or computed from what the notebooks wrote; nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from simgan_core.claims import CLAIMS, judge
+from simgan_core.config import to_dict
+from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
+from simgan_core.run_folder import Metric, RunFolder
+
+Row = dict[str, Any]
+
+
+def collect_claims(run: RunFolder) -> list[Row]:
+    """All claims in the paper's order; those that no notebook of this run has judged are 'not evaluated'."""
+    judged = {row["id"]: row for file in _results(run, "claims.json") for row in read_json(file)}
+    return [judged.get(claim.id) or judge(claim.id, None, profile=run.config.profile).to_dict() for claim in CLAIMS]
+
+
+def collect_metrics(run: RunFolder) -> dict[str, Row]:
+    """Every notebook's numbers by name; numbers of single seeds are averaged, with a t interval over seeds.
+
+    Raises:
+        ValueError: two notebooks give the same name.
+
+    """
+    metrics: dict[str, Row] = {}
+    for folder in _notebook_folders(run):
+        for name, metric in _metrics_of(folder, run.seeds).items():
+            if name in metrics:
+                raise ValueError(f"{folder.name} repeats the metric {name!r}; rename it in one of the notebooks.")
+            metrics[name] = metric
+    return dict(sorted(metrics.items()))
+
+
+def _notebook_folders(run: RunFolder) -> list[Path]:
+    """Result folders of the measuring notebooks (01 to 08), in order."""
+    return [path for path in sorted(run.path.glob("0[1-8]_*")) if path.is_dir()]
+
+
+def _results(run: RunFolder, name: str) -> list[Path]:
+    folders = _notebook_folders(run)
+    return [file for folder in folders for file in sorted([*folder.glob(name), *folder.glob(f"seed-*/{name}")])]
+
+
+def _metrics_of(folder: Path, seeds: Sequence[int]) -> dict[str, Row]:
+    if (folder / "metrics.json").is_file():
+        return dict(read_json(folder / "metrics.json"))
+    files = [folder / f"seed-{seed}" / "metrics.json" for seed in seeds]
+    per_seed = [read_json(file) for file in files if file.is_file()]
+    names = [name for name in (per_seed[0] if per_seed else {}) if all(name in one for one in per_seed)]
+    return {name: over_seeds([one[name] for one in per_seed]).to_dict() for name in names}
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> Metric:
+    """Mean of one metric over seeds, with the 95 % t interval; a single seed has no interval."""
+    from scipy import stats
+
+    values = [float(row["value"]) for row in rows]
+    mean = sum(values) / len(values)
+    low = high = None
+    if len(values) > 1:
+        deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+        low, high = mean - half, mean + half
+    return Metric(mean, low, high, str(rows[0]["unit"]), len(values), sum(int(row["n"]) for row in rows))
+
+
+def provenance(run: RunFolder) -> Row:
+    """How this run came about; names no folder and no machine."""
+    traces = {file.name.removesuffix(".execution.json"): read_json(file)
+              for file in sorted((run.path / "notebooks").glob("*.execution.json"))}  # fmt: skip
+    return {
+        "command": f"simgan reproduce --data {run.data} --profile {run.config.profile}",
+        "commit": commit(),
+        "data": run.data,
+        "real_is_standin": not run.shows_people,
+        "seeds": list(run.seeds),
+        "device": device(),
+        "packages": package_versions(),
+        "notebooks": traces,
+        "wall_s": {name: trace["wall_s"] for name, trace in traces.items()},
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "configuration": to_dict(run.config),
+    }
+
+
+def write_report(run: RunFolder, out: Path) -> Path:
+    """Write the report of `run` to the folder `out` and return its index page, which is written last."""
+    out.mkdir(parents=True, exist_ok=True)
+    claims, metrics, origin = collect_claims(run), collect_metrics(run), provenance(run)
+    write_json(out / "claims.json", claims)
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "provenance.json", origin)
+    for kind, pattern in (("figures", "*.png"), ("tables", "*.csv")):
+        _copy(run, kind, pattern, out / kind)
+    notebooks = sorted((run.path / "notebooks").glob("*.html"))
+    _replace_files(notebooks, out / "notebooks", {file: file.name for file in notebooks})
+    index = _index(run, claims, metrics, origin, _figures(out / "figures"), [file.name for file in notebooks])
+    partial = out / ".index.html.partial"
+    partial.write_text(index, encoding="utf-8")
+    partial.replace(out / "index.html")
+    return out / "index.html"
+
+
+def _copy(run: RunFolder, kind: str, pattern: str, out: Path) -> None:
+    """Gather figures or tables; of notebooks that run once per seed, the first seed's stand for all."""
+    named: dict[Path, str] = {}
+    for folder in _notebook_folders(run):
+        number = folder.name.split("_")[0]
+        source = folder / kind if (folder / kind).is_dir() else folder / f"seed-{run.seeds[0]}" / kind
+        named |= {file: f"{number}_{file.name}" for file in sorted(source.glob(pattern))}
+    _replace_files(named, out, named)
+
+
+def _replace_files(files: Iterable[Path], out: Path, names: Mapping[Path, str]) -> None:
+    """Make `out` hold exactly these files."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in files:
+        shutil.copyfile(file, partial / names[file])
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def _figures(folder: Path) -> list[Row]:
+    """Name and caption of each figure; `save_figure` keeps the caption inside the picture."""
+    from PIL import Image
+
+    found = []
+    for file in sorted(folder.glob("*.png")):
+        with Image.open(file) as picture:
+            found.append({"file": f"figures/{file.name}", "caption": picture.info.get("Description", "")})
+    return found
+
+
+def _index(
+    run: RunFolder, claims: list[Row], metrics: dict[str, Row], origin: Row, figures: list[Row], notebooks: list[str]
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(PACKAGE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"number": format_number, "interval": format_interval, "minutes": format_minutes}
+    return environment.get_template("index.html").render(
+        title=run.title, real_name=run.real_name, shows_people=run.shows_people, claims=claims, metrics=metrics,
+        arms=arms(metrics), origin=origin, figures=figures, notebooks=notebooks, profile=run.config.profile,
+    )  # fmt: skip
+
+
+def arms(metrics: Mapping[str, Row]) -> list[Row]:
+    """The gaze comparison as rows: title, mean error and share within 7 degrees of each arm."""
+    from simgan_core.evaluation.comparison import TITLES
+
+    found = [(name, f"gaze.{name}.mean_error_deg", f"gaze.{name}.within_7_deg") for name in TITLES]
+    return [
+        {"name": name, "title": TITLES[name], "error": metrics[error], "within": metrics.get(within)}
+        for name, error, within in found
+        if error in metrics
+    ]
+
+
+def format_number(value: float | None, unit: str = "") -> str:
+    """Three significant digits and the unit; a dash where there is no number."""
+    if value is None:
+        return "–"
+    digits = 0 if abs(value) >= 1000 else max(0, 2 - math.floor(math.log10(abs(value)))) if value else 1
+    text = f"{value:,.{min(digits, 4)}f}"
+    return text + (unit if unit in ("", "°") else f" {unit}")
+
+
+def format_interval(row: Mapping[str, Any], key: str = "value") -> str:
+    """'4.62° (4.45 to 4.80)', or the value alone where there is no interval."""
+    if row.get(key) is None:
+        return "–"
+    text = format_number(row[key], row["unit"])
+    if row["low"] is None:
+        return text
+    return f"{text} ({format_number(row['low'])} to {format_number(row['high'])})"
+
+
+def format_minutes(seconds: float) -> str:
+    """'6.3 min', or seconds where they are few."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m simgan_core.report`."""
+    parser = argparse.ArgumentParser(prog="python -m simgan_core.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="the run's working folder")
+    parser.add_argument("--out", type=Path, required=True, help="the report's folder")
+    options = parser.parse_args(arguments)
+    print(write_report(RunFolder.read(options.run), options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

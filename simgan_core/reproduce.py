@@ -1,0 +1,215 @@
+"""The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
+
+    01_data -> 02_training (one job per seed) -> 07_gaze_evaluation -> 09_scorecard -> report
+
+A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
+A killed run goes on where it stopped, at the last checkpoint of a training.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simgan_core.config import Config, profile, to_dict, with_overrides
+from simgan_core.execution import check_parameters
+from simgan_core.provenance import REPOSITORY, code_fingerprint, write_json
+from simgan_core.run_folder import DATA, RunFolder, find_data_root
+
+SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
+NOTEBOOKS = REPOSITORY / "notebooks"
+PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook in the graph. `per_seed`: it runs once per seed; the others see all seeds at once."""
+
+    name: str
+    needs: tuple[str, ...] = ()
+    per_seed: bool = False
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook's file."""
+        return NOTEBOOKS / f"{self.name}.ipynb"
+
+
+STEPS: tuple[Step, ...] = (
+    Step("01_data"),
+    Step("02_training", needs=("01_data",), per_seed=True),
+    Step("07_gaze_evaluation", needs=("01_data", "02_training")),
+)
+SCORECARD = Step("09_scorecard", needs=tuple(step.name for step in STEPS))
+
+
+def select(only: str | None) -> tuple[Step, ...]:
+    """Steps to run: all, or `only` with what it needs; the scorecard always comes last.
+
+    `only` may be a notebook's number ('07') or name. The scorecard alone reads whatever is there.
+
+    Raises:
+        ValueError: no such notebook.
+
+    """
+    if only is None:
+        return (*STEPS, SCORECARD)
+    by_name = {step.name: step for step in (*STEPS, SCORECARD)}
+    found = [name for name in by_name if name == only or name.split("_")[0] == only]
+    if not found:
+        raise ValueError(f"no notebook {only!r}; expected one of {', '.join(by_name)}.")
+    if found[0] == SCORECARD.name:
+        return (Step(SCORECARD.name),)
+    wanted = _with_needs(by_name[found[0]], by_name)
+    steps = tuple(step for step in STEPS if step.name in wanted)
+    return (*steps, Step(SCORECARD.name, needs=tuple(step.name for step in steps)))
+
+
+def _with_needs(step: Step, by_name: dict[str, Step]) -> set[str]:
+    return {step.name}.union(*(_with_needs(by_name[name], by_name) for name in step.needs))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run about to start: its folder, where its report goes, its steps and how many jobs run side by side."""
+
+    run: RunFolder
+    report: Path
+    steps: tuple[Step, ...]
+    cores: int
+    jobs: int
+
+    @property
+    def threads_per_seed(self) -> int:
+        """Threads of a job that runs once per seed, beside the others."""
+        return max(1, self.cores // min(self.jobs, len(self.run.seeds)))
+
+    def workflow(self) -> dict[str, Any]:
+        """What the Snakefile reads, as plain JSON."""
+        return {
+            "run": str(self.run.path),
+            "report": str(self.report),
+            "python": sys.executable,
+            "data": self.run.data,
+            "profile": self.run.config.profile,
+            "seeds": list(self.run.seeds),
+            "steps": [self._step(step) for step in self.steps],
+        }
+
+    def _step(self, step: Step) -> dict[str, Any]:
+        return {
+            "name": step.name,
+            "notebook": str(step.notebook),
+            "needs": list(step.needs),
+            "per_seed": step.per_seed,
+            "threads": self.threads_per_seed if step.per_seed else self.cores,
+            "made_with": _made_with(step, self.run),
+        }
+
+
+def _made_with(step: Step, run: RunFolder) -> str:
+    """Fingerprint of all that decides a step's result besides its inputs.
+
+    The number of seeds does not decide what one seed does: adding seeds keeps the finished ones.
+    """
+    config = to_dict(run.config)
+    if step.name in ("01_data", "02_training"):
+        del config["seeds"]
+    parts = [code_fingerprint(step.notebook), json.dumps(config, sort_keys=True), run.data]
+    if step.name == "01_data" and run.data != "embedded":
+        parts.append(_data_state(run.data_root))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _data_state(root: Path) -> str:
+    """Names, sizes and dates of the small files of MPIIGaze: other data in the same place make 01_data out of date."""
+    files = sorted((root / "mpiigaze").glob("*.npz"))
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json.dumps([str(root), states])
+
+
+def plan(
+    data: str = "embedded", profile_name: str = "cpu", *, data_root: Path | None = None, out: Path | None = None,
+    only: str | None = None, seeds: int | None = None, jobs: int | None = None,
+) -> Plan:  # fmt: skip
+    """Check everything that can be checked without computing, and create the run's folder.
+
+    Raises:
+        ValueError: unknown data, profile or notebook, or no such data root.
+        NotebookError: a notebook without `parameters` tag, or without one of the parameters.
+
+    """
+    if data not in DATA:
+        raise ValueError(f"data {data!r} is not known; expected one of {', '.join(DATA)}.")
+    config = profile(profile_name)
+    if seeds is not None:
+        config = with_overrides(config, {"seeds": seeds})
+    steps = select(only)
+    for step in (*STEPS, SCORECARD):
+        check_parameters(step.notebook, PARAMETERS)
+    root = find_data_root(data_root)
+    if data != "embedded" and not root.is_dir():
+        raise ValueError(f"data root {root} is not a folder; give --data-root, or set SIMGAN_DATA_ROOT.")
+    title = f"{config.profile}-{data}"
+    report = (out or REPOSITORY / "reports" / title).resolve()
+    folder = report / "run" if out else REPOSITORY / "runs" / title
+    run = RunFolder.create(folder, data=data, config=config, data_root=root)
+    cores = len(os.sched_getaffinity(0))
+    return Plan(run, report, steps, cores, jobs or _default_jobs(cores, config))
+
+
+def _default_jobs(cores: int, config: Config) -> int:
+    """As many jobs as cores; on a GPU one at a time, as one training fills it."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else max(1, min(cores, config.seeds))
+
+
+def run_plan(plan: Plan) -> Path:
+    """Run the plan with Snakemake and return the report's index page.
+
+    Raises:
+        RuntimeError: a job failed; Snakemake has printed which, and the notebook's traceback is kept.
+
+    """
+    workflow = write_json(plan.run.path / "workflow.json", plan.workflow())
+    environment = os.environ | {"SIMGAN_DATA_ROOT": str(plan.run.data_root)}
+    with _alone(plan.run.path / ".lock"):
+        done = subprocess.run(snakemake_command(plan, workflow), env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the run stopped; what is finished stays in {plan.run.path}. Run the same command again.")
+    return plan.report / "index.html"
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold the run's folder. Snakemake's own lock outlives a killed run; this one does not."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"another run works in {lock.parent}; wait for it, or give another --out.") from error
+        yield
+
+
+def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> list[str]:
+    """The command that runs the graph; a cluster user adds `--executor slurm` and the like."""
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(plan.run.path),
+        "--configfile", str(workflow), "--cores", str(plan.cores), "--resources", f"seed_jobs={plan.jobs}",
+        "--rerun-incomplete", "--nolock", "--quiet", "host", "rules", "progress", "reason", *extra,
+    ]  # fmt: skip
+
+
+def names(steps: Iterable[Step]) -> list[str]:
+    """Names of the steps, in order."""
+    return [step.name for step in steps]

@@ -1,0 +1,186 @@
+"""The working folder of a run: what a notebook reads and where it leaves its results.
+
+    RUN_DIR/config.json, run.json         configuration; which data, and where they lie
+    RUN_DIR/stores/                       synthetic, real, test: written by 01_data
+    RUN_DIR/seed-<n>/                     one training: weights, checkpoint, metrics, samples
+    RUN_DIR/<notebook>[/seed-<n>]/        claims.json, metrics.json, tables/, figures/ and local/
+
+Pictures in figures/ may be published; pictures in local/ show single images of real people and stay on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simgan_core.claims import ClaimResult
+from simgan_core.config import Config, from_json, profile, to_json
+from simgan_core.provenance import REPOSITORY, read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+DATA = ("embedded", "mini", "full")
+MAX_PICTURE_BYTES = 300_000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured number with its 95 % interval; `low` and `high` are None where a single seed gives none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    unit: str
+    seeds: int
+    n: int
+
+    def to_dict(self) -> dict[str, object]:
+        """The metric as `metrics.json` holds it."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class NotebookFolder:
+    """Results of one notebook (for one seed, if it runs once per seed)."""
+
+    path: Path
+    shows_people: bool
+
+    def write_claims(self, claims: Iterable[ClaimResult] = ()) -> Path:
+        """Write the rows that this notebook contributes to the scorecard."""
+        return write_json(self.path / "claims.json", [claim.to_dict() for claim in claims])
+
+    def write_metrics(self, metrics: Mapping[str, Metric]) -> Path:
+        """Write named numbers, e.g. `gaze.refined.mean_error_deg`."""
+        return write_json(self.path / "metrics.json", {name: metric.to_dict() for name, metric in metrics.items()})
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a table as `tables/<name>.csv`."""
+        path = self.path / "tables" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        table.to_csv(partial, index=False, float_format="%.6g")
+        partial.replace(path)
+        return path
+
+    def save_figure(self, name: str, figure: Figure, caption: str, *, of_real_images: bool = False) -> Path:
+        """Save a figure as PNG with its caption inside.
+
+        `of_real_images`: it shows single images of the target domain; where those are people it stays out of reports.
+        On the stand-in data nobody is shown, and every figure may be published.
+
+        Raises:
+            ValueError: the picture is larger than 300 kB even with 256 colours.
+
+        """
+        from simgan_core.figures import save_png
+
+        folder = self.path / ("local" if of_real_images and self.shows_people else "figures")
+        return save_png(figure, folder / f"{name}.png", caption, max_bytes=MAX_PICTURE_BYTES)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run: its folder, its data and its configuration."""
+
+    path: Path
+    data: str
+    config: Config
+    data_root: Path
+
+    @classmethod
+    def open(cls, path: str | Path, *, data: str, profile_name: str) -> RunFolder:
+        """Open the folder of a run, or begin one; an empty `path` means `runs/<profile>-<data>` of the repository.
+
+        Raises:
+            ValueError: unknown data or profile, or the folder belongs to another one.
+
+        """
+        if data not in DATA:
+            raise ValueError(f"DATA is {data!r}; expected one of {', '.join(DATA)}.")
+        default = profile(profile_name)
+        folder = Path(path) if path else REPOSITORY / "runs" / f"{profile_name}-{data}"
+        if not (folder / "run.json").is_file():
+            return cls.create(folder, data=data, config=default)
+        run = cls.read(folder)
+        if (run.data, run.config.profile) != (data, profile_name):
+            raise ValueError(
+                f"{folder} holds a run of profile {run.config.profile!r} on data {run.data!r}; the notebook wants "
+                f"{profile_name!r} on {data!r}. Change DATA and PROFILE, or give RUN_DIR another folder."
+            )
+        return run
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFolder:
+        """Open the folder of a run that has begun.
+
+        Raises:
+            FileNotFoundError: the folder holds no run.
+
+        """
+        if not (folder / "run.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no run (no run.json); expected a folder that 01_data has written.")
+        run = read_json(folder / "run.json")
+        config = from_json((folder / "config.json").read_text(encoding="utf-8"))
+        return cls(folder.resolve(), run["data"], config, find_data_root(run["data_root"]))
+
+    @classmethod
+    def create(cls, path: Path, *, data: str, config: Config, data_root: Path | None = None) -> RunFolder:
+        """Write `run.json` and `config.json` where they are missing or differ, and return the run."""
+        path.mkdir(parents=True, exist_ok=True)
+        root = find_data_root(data_root)
+        run = {"data": data, "data_root": str(root)}
+        for name, content in (("run.json", run), ("config.json", json.loads(to_json(config)))):
+            if not (path / name).is_file() or read_json(path / name) != content:  # unchanged files keep their date
+                write_json(path / name, content)
+        return cls(path.resolve(), data, config, root)
+
+    @property
+    def title(self) -> str:
+        """Profile and data in one word, as reports are named."""
+        return f"{self.config.profile}-{self.data}"
+
+    @property
+    def shows_people(self) -> bool:
+        """True when the real images are of real people, and not of the stand-in target."""
+        return self.data != "embedded"
+
+    @property
+    def real_name(self) -> str:
+        """What figures call the target domain."""
+        return "real" if self.shows_people else "stand-in target"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of this run."""
+        return tuple(range(self.config.seeds))
+
+    @property
+    def stores(self) -> Path:
+        """Folder of the image stores."""
+        return self.path / "stores"
+
+    def training(self, seed: int) -> Path:
+        """Folder of one training of the refiner."""
+        return self.path / f"seed-{seed}"
+
+    def refined(self, seed: int) -> Path:
+        """Store of the synthetic images after the refiner of `seed`."""
+        return self.training(seed) / "refined"
+
+    def notebook(self, name: str, seed: int | None = None) -> NotebookFolder:
+        """Result folder of a notebook, e.g. `07_gaze_evaluation`; with `seed` where it runs once per seed."""
+        folder = self.path / name
+        return NotebookFolder(folder if seed is None else folder / f"seed-{seed}", self.shows_people)
+
+
+def find_data_root(named: str | Path | None = None) -> Path:
+    """Folder of the data sets: `named`, else the environment's SIMGAN_DATA_ROOT, else `data/` of the repository."""
+    chosen = named or os.environ.get("SIMGAN_DATA_ROOT") or REPOSITORY / "data"
+    return Path(chosen).expanduser().resolve()
