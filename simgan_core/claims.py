@@ -88,7 +88,13 @@ CLAIMS: tuple[Claim, ...] = (
         "points",
         "08_hand_pose",
     ),
-    Claim("C7", "A local adversarial loss leaves fewer artefacts than a global one", "picture only", "", "04_local_vs_global"),
+    Claim(
+        "C7",
+        "A local adversarial loss leaves fewer artefacts than a global one",
+        "picture only",
+        "",
+        "04_local_vs_global",
+    ),
     Claim(
         "C8",
         "The mean of the colour channels refines colour images where a pixelwise L1 restricts too much",

@@ -1,0 +1,63 @@
+"""The claims' thresholds and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from simgan_core.claims import BY_ID, CLAIMS, Threshold, judge
+
+
+@dataclass(frozen=True)
+class Measured:
+    value: float
+    low: float
+    high: float
+    seeds: int = 3
+    n: int = 750
+
+
+def test_the_eight_claims_of_the_paper_are_there_once() -> None:
+    assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 9)]
+
+
+@pytest.mark.parametrize("claim_id", [claim.id for claim in CLAIMS if claim.threshold is not None])
+def test_no_threshold_admits_the_null_value(claim_id: str) -> None:
+    threshold = BY_ID[claim_id].threshold
+    assert threshold is not None
+    assert not threshold.holds(0.0, 0.0)
+
+
+def test_the_whole_interval_must_clear_the_bound() -> None:
+    assert Threshold("above", 0.0).holds(0.1, 9.0)
+    assert not Threshold("above", 0.0).holds(-0.1, 9.0)
+    assert Threshold("below", 2.0).holds(0.5, 1.9)
+    assert not Threshold("below", 2.0).holds(0.5, 2.1)
+
+
+def test_a_clear_gain_is_supported_and_a_loss_is_not() -> None:
+    assert judge("C3", Measured(28.0, 20.0, 35.0), profile="cpu").verdict == "supported"
+    assert judge("C3", Measured(5.0, -3.0, 12.0), profile="cpu").verdict == "not supported"
+    assert judge("C3", Measured(-28.0, -35.0, -20.0), profile="cpu").verdict == "not supported"
+
+
+def test_smoke_runs_and_missing_measurements_judge_nothing() -> None:
+    assert judge("C3", Measured(28.0, 20.0, 35.0), profile="smoke").verdict == "not evaluated"
+    missing = judge("C1", None, profile="cpu")
+    assert missing.verdict == "not evaluated"
+    assert missing.ours is None
+
+
+def test_a_result_carries_what_the_contract_names() -> None:
+    row = judge("C2", Measured(7.0, 4.0, 9.0), profile="cpu").to_dict()
+    assert {
+        "id", "title", "paper", "ours", "low", "high", "unit", "seeds", "n", "verdict", "notebook"
+    } <= set(row)  # fmt: skip
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(ValueError, match="known claims are C1"):
+        judge("C9", None, profile="cpu")
+    with pytest.raises(ValueError, match="outside its interval"):
+        judge("C2", Measured(7.0, 8.0, 9.0), profile="cpu")
