@@ -1,15 +1,142 @@
-"""The `simgan` command line."""
+"""The `simgan` command line: simulate, train, refine, evaluate, reproduce.
+
+Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
+are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+from simgan_core import __version__
+from simgan_core.cli_data import data_app, simulate_app
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+evaluate_app = typer.Typer(no_args_is_help=True, help="Score predictions against labels.")
+app.add_typer(data_app, name="data")
+app.add_typer(simulate_app, name="simulate")
+app.add_typer(evaluate_app, name="evaluate")
+
+Profile = Annotated[str, typer.Option(help="Sizes of networks, data and training: smoke, cpu, gpu or paper.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def root() -> None:
-    """SimGAN reproduced: simulate, train, refine, evaluate, reproduce."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """SimGAN (CVPR 2017) reproduced: from simulated eyes to a scorecard, and refined images of your own."""
+
+
+@app.command()
+def train(
+    synthetic: Annotated[Path, typer.Option(help="Synthetic images: a store, a UnityEyes folder or any folder.")],
+    real: Annotated[Path, typer.Option(help="Real images without labels: a store or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: weights, checkpoint, metrics, samples.")],
+    profile: Profile = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and history.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    colour: Annotated[bool, typer.Option("--colour", help="Train on RGB images; Psi is the mean of channels.")] = False,
+) -> None:
+    """Train a refiner by Algorithm 1. Images of another size than the profile's are resized (bilinear)."""
+    from simgan_core import config as configuration
+    from simgan_core.datasets.open_images import open_images
+    from simgan_core.training import train as run_training
+
+    chosen = configuration.profile(profile)
+    if colour:
+        chosen = configuration.with_channels(chosen, 3)
+    stores = [open_images(path, chosen.data.size, colour=colour) for path in (synthetic, real)]
+    run = run_training(*stores, out, chosen, seed=seed, resume=resume, device=device)
+    typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
+
+
+@app.command()
+def refine(
+    refiner: Annotated[Path, typer.Argument(help="A run's folder, or a .safetensors file of weights.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A store, or a folder of images (with label files).")],
+    out: Annotated[Path, typer.Argument(help="Where the refined images go; must not exist.")],
+) -> None:
+    """Refine images: store to store or folder to folder, names and labels copied."""
+    from simgan_core.refine import refine_folder, refine_store
+    from simgan_core.training import load_refiner
+
+    network = load_refiner(refiner)
+    if (source / "store.json").is_file():
+        from simgan_core.datasets.store import Store
+
+        refine_store(network, Store.open(source), out)
+    else:
+        refine_folder(network, source, out)
+    typer.echo(str(out))
+
+
+@evaluate_app.command("gaze")
+def evaluate_gaze(
+    truth: Annotated[Path, typer.Argument(help=".npz with `pitch_yaw` [..., 2] in radians.")],
+    predicted: Annotated[Path, typer.Argument(help=".npz with `predicted` [..., 2] in radians; may be the same file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Mean and median angular error in degrees, share within 7 degrees, and the 95 % interval of the mean."""
+    from simgan_core.evaluation.gaze import evaluate_gaze_files
+
+    report = evaluate_gaze_files(truth, predicted)
+    print_result(report.to_dict(), as_json)
+
+
+@app.command()
+def reproduce(
+    data: Annotated[str, typer.Option(help="embedded (needs nothing), mini or full (need a data root).")] = "embedded",
+    profile: Profile = "cpu",
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets; default SIMGAN_DATA_ROOT, else data/.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report, its work beside it; default reports/<profile>-<data>.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="One notebook, e.g. 07, and what it needs.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default by cores or GPU.")] = None,
+) -> None:
+    """Run the notebooks from data to scorecard and write a report; the same command goes on after an interruption."""
+    from simgan_core import reproduce as workflow
+
+    planned = workflow.plan(data, profile, data_root=data_root, out=out, only=only, seeds=seeds, jobs=jobs)
+    typer.echo(f"work in {planned.run.path}: {', '.join(workflow.names(planned.steps))}", err=True)
+    typer.echo(str(workflow.run_plan(planned)))
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print numbers as one JSON object, or as aligned lines."""
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        typer.echo(f"{name:<{width}}  {f'{value:.3f}' if isinstance(value, float) else value}")
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; errors that the user can mend are messages, not tracebacks."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        # Defects of the program itself (TypeError, AssertionError, ...) keep their traceback.
+        print(f"simgan: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

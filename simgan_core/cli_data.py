@@ -1,0 +1,93 @@
+"""The commands that make images: `simgan data` and `simgan simulate`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data_app = typer.Typer(no_args_is_help=True, help="Bring and prepare data sets.")
+simulate_app = typer.Typer(no_args_is_help=True, help="Render labelled synthetic images.")
+
+
+class ImageFormat(StrEnum):
+    """How rendered eyes are written."""
+
+    STORE = "store"
+    UNITYEYES = "unityeyes"
+
+
+@data_app.command("prepare")
+def prepare_data(
+    data: Annotated[str, typer.Option(help="embedded (needs nothing), mini or full (need a data root).")] = "embedded",
+    profile: Annotated[str, typer.Option(help="smoke, cpu, gpu or paper: decides how many images.")] = "cpu",
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets; default SIMGAN_DATA_ROOT, else data/.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the stores; default runs/<profile>-<data>/stores.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the renders.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write the stores that a run works on (synthetic, real, test); finished ones are kept."""
+    from simgan_core.config import profile as named_profile
+    from simgan_core.datasets.prepare import prepare
+    from simgan_core.run_folder import RunFolder, find_data_root
+
+    config = named_profile(profile)
+    root = find_data_root(data_root)
+    if out is None:
+        out = RunFolder.open("", data=data, profile_name=profile).stores
+    prepared = prepare(data, config, root, out, seed)
+    found = {
+        "synthetic": str(prepared.synthetic),
+        "real": str(prepared.real),
+        "test": str(prepared.test),
+        "real_is_standin": prepared.real_is_standin,
+    }
+    typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+@data_app.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="Data set: unityeyes2.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Data root to put it in; default SIMGAN_DATA_ROOT, else data/.")
+    ] = None,
+) -> None:
+    """Download a public data set, checked against known checksums; MPIIGaze and NYU you fetch under their own terms."""
+    from simgan_core.datasets.fetch import fetch
+    from simgan_core.run_folder import find_data_root
+
+    typer.echo(str(fetch(name, find_data_root(out))))
+
+
+@simulate_app.command("eyes")
+def simulate_eyes(
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")],
+    out: Annotated[Path, typer.Option(help="Where they go; must not exist.")],
+    assets: Annotated[
+        Path | None, typer.Option(help="Folder of UnityEyes' assets; default: procedural eyes, which need no files.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    colour: Annotated[bool, typer.Option("--colour", help="RGB instead of grey.")] = False,
+    form: Annotated[
+        ImageFormat, typer.Option("--format", help="A store, or UnityEyes' imgs/N.jpg and imgs/N.json.")
+    ] = ImageFormat.STORE,
+) -> None:
+    """Render labelled eyes, equalised and framed as in MPIIGaze (35 x 55), with gaze, head pose and landmarks."""
+    from simgan_core.simulators.ranges import EyeRanges
+    from simgan_core.simulators.simulate import EyeSimulator, load_assets
+    from simgan_core.simulators.simulate import simulate_eyes as simulate
+
+    eye_assets = load_assets(assets)
+    if form is ImageFormat.UNITYEYES:
+        from simgan_core.simulators.unityeyes_writer import write_unityeyes
+
+        write_unityeyes(EyeSimulator(eye_assets, colour=True, device=device), out, count, seed)
+    else:
+        simulate(count, out, assets=eye_assets, ranges=EyeRanges(), seed=seed, device=device, colour=colour)
+    typer.echo(str(out))
