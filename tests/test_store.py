@@ -177,9 +177,9 @@ def test_batches_resume_exactly(tmp_path: Path) -> None:
         Batches(store, 0, seed=2)
 
 
-def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+def test_checksum_follows_the_content(tmp_path: Path) -> None:
     _write(tmp_path / "a")
     _write(tmp_path / "b")
-    assert Store.open(tmp_path / "a").fingerprint() == Store.open(tmp_path / "b").fingerprint()
+    assert Store.open(tmp_path / "a").checksum == Store.open(tmp_path / "b").checksum
     _write(tmp_path / "b", shard_rows=5, overwrite=True)
-    assert Store.open(tmp_path / "a").fingerprint() != Store.open(tmp_path / "b").fingerprint()
+    assert Store.open(tmp_path / "a").checksum != Store.open(tmp_path / "b").checksum

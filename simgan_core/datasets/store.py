@@ -87,7 +87,8 @@ class Store:
                     remedy="the file was changed after it was written: prepare the store again",
                 )
 
-    def fingerprint(self) -> str:
+    @property
+    def checksum(self) -> str:
         """sha256 over the checksums of images, annotations and provenance: equal for equal stores."""
         digests = [entry["sha256"] for entry in _entries(self._manifest)] + [self._manifest["provenance_sha256"]]
         return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""Intervals for what is measured over several seeds and many images.
+
+S seeds (independent runs of the whole method), N images, the same ones for every seed. Both vary between repetitions
+of the study, so both are resampled: seeds and images are drawn with replacement, independently of one another, and a
+drawn image counts with all of the drawn seeds (Owen 2007, 'The pigeonhole bootstrap'). With three seeds the share of
+the seeds in the interval is known coarsely: it is a guide, not a guarantee. With one seed only images vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+Floats = NDArray[np.floating[Any]]
+Statistic = Callable[[Any], float]
+CONFIDENCE = 0.95
+CHUNK = 4_000_000  # counts held in memory at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, and over how many seeds and images it was taken."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    n: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As plain JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high, "seeds": self.seeds, "n": self.n}
+
+
+def two_level_bootstrap(
+    errors: Floats, statistic: Literal["mean"] | Statistic = "mean", draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """The statistic of `errors` [S, N, ...] with a 95 % percentile interval over seeds and images.
+
+    `statistic` is 'mean' or a function of an array shaped like `errors`, of which it sees resampled rows and columns;
+    axes after the second (e.g. two arms to be compared) stay together. Raises ValueError on empty or not finite input.
+    """
+    errors = np.asarray(errors, dtype=np.float64)
+    if errors.ndim < 2 or 0 in errors.shape:
+        raise ValueError(
+            f"errors of shape {errors.shape} found; [seeds, images, ...] expected; for one run: errors[None]"
+        )
+    if not np.isfinite(errors).all():
+        raise ValueError(
+            f"{int((~np.isfinite(errors)).sum())} of {errors.size} errors are not finite; check predictions"
+        )
+    seeds, images = errors.shape[:2]
+    rng = np.random.default_rng(seed)
+    if isinstance(statistic, str):
+        if statistic != "mean":
+            raise ValueError(f"statistic {statistic!r} found; 'mean' or a function expected")
+        value = float(errors.mean())
+        drawn = _resampled_means(errors.reshape(seeds, images, -1).mean(axis=2), draws, rng)
+    else:
+        value = float(statistic(errors))
+        drawn = np.empty(draws)
+        for k in range(draws):
+            drawn[k] = statistic(errors[np.ix_(rng.choice(seeds, seeds), rng.choice(images, images))])
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value, float(low), float(high), seeds, images)
+
+
+def _resampled_means(errors: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """Means of `draws` resamples, from how often each seed and each image was drawn: no resample is ever built."""
+    seeds, images = errors.shape
+    out = np.empty(draws)
+    step = max(1, CHUNK // images)
+    for start in range(0, draws, step):
+        count = min(step, draws - start)
+        of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
+        of_image = rng.multinomial(images, np.full(images, 1 / images), size=count)
+        out[start : start + count] = ((of_seed @ errors) * of_image).sum(axis=1) / (seeds * images)
+    return out
+
+
+def paired_difference(a: Floats, b: Floats, draws: int = 2000, seed: int = 0) -> Estimate:
+    """Mean of a - b, both [S, N] on the same images with the same seeds, with its 95 % interval (pairs stay pairs)."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape:
+        raise ValueError(f"shapes {a.shape} and {b.shape} found; the same seeds and images expected on both sides")
+    return two_level_bootstrap(a - b, draws=draws, seed=seed)
+
+
+def mean_interval(values: Floats, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of independent values [N]; (nan, nan) for fewer than two."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    result = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=draws,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        batch=max(1, CHUNK // len(values)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

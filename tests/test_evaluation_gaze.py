@@ -1,0 +1,144 @@
+"""Gaze errors against known answers, intervals against theory, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgan_core.datasets.errors import DataError
+from simgan_core.evaluation.gaze import evaluate_gaze, evaluate_gaze_files
+from simgan_core.evaluation.statistics import mean_interval, paired_difference, two_level_bootstrap
+
+DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
+PUBLISHED = DATA_ROOT / "mpiigaze" / "published_lenet_leave_one_out.npz"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"no {PUBLISHED}; set SIMGAN_DATA_ROOT")
+def test_published_lenet_has_its_known_error() -> None:
+    report = evaluate_gaze_files(PUBLISHED, PUBLISHED)
+    assert report.mean_error_deg == pytest.approx(6.328, abs=5e-4)
+    assert (report.n, report.persons) == (45000, 15)
+    assert report.low < 6.328 < report.high and report.high - report.low > 0.5, "over persons, not over images"
+    table = report.per_person()
+    assert len(table) == 15 and table["mean_error_deg"].mean() == pytest.approx(report.mean_error_deg)
+    assert table["mean_error_deg"][0] == pytest.approx(4.20, abs=0.005)
+
+
+def _shifted(errors_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.zeros((*errors_deg.shape, 2))
+    predicted = truth.copy()
+    predicted[..., 1] = np.deg2rad(errors_deg)
+    return truth, predicted
+
+
+def test_report_of_known_errors() -> None:
+    report = evaluate_gaze(*_shifted(np.array([1.0, 2.0, 6.99, 7.01, 13.0])))
+    assert report.mean_error_deg == pytest.approx(6.0)
+    assert report.median_error_deg == pytest.approx(6.99)
+    assert report.within_7_deg == pytest.approx(60)
+    assert report.low < 6 < report.high and report.n == 5 and report.persons == 1
+    assert set(report.to_dict()) >= {"mean_error_deg", "low", "high", "median_error_deg", "within_7_deg", "n"}
+    assert evaluate_gaze(*_shifted(np.array([3.0]))).to_dict()["low"] is None, "one image has no interval"
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros((4, 2)), "same images in the same order"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), r"\[N, 2\]"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), r"\[N, 2\]"),
+        (np.zeros((3, 2)), np.full((3, 2), np.nan), "3 of 3 predictions are not finite, the first at \\(0,\\)"),
+        (np.zeros((3, 2)), np.full((3, 2), 20.0), "numpy.deg2rad"),
+        (np.zeros((3, 2), int), np.zeros((3, 2)), "floating point"),
+    ],
+)
+def test_bad_arrays_are_refused(truth: np.ndarray, predicted: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_gaze(truth, predicted)
+
+
+def test_files(tmp_path: Path) -> None:
+    truth, predicted = _shifted(np.array([1.0, 3.0]))
+    np.savez(tmp_path / "truth.npz", pitch_yaw=truth)
+    np.savez(tmp_path / "predicted.npz", predicted=predicted)
+    np.savez(tmp_path / "both.npz", pitch_yaw=truth, predicted=predicted)
+    np.savez(tmp_path / "angles.npz", pitch_yaw=predicted)
+    np.save(tmp_path / "single.npy", predicted)
+    whole = (tmp_path / "both.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("predicted", "both", "angles"):
+        assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / f"{name}.npz").mean_error_deg == pytest.approx(2)
+    assert evaluate_gaze_files(tmp_path / "both.npz", tmp_path / "both.npz").mean_error_deg == pytest.approx(2)
+    for name, message in (
+        ("truth.npz", r"arrays \['pitch_yaw'\]"),
+        ("cut.npz", "unreadable"),
+        ("single.npy", "single array"),
+        ("none.npz", "no such file"),
+    ):
+        with pytest.raises(DataError, match=rf"{name}: found .*{message}"):
+            evaluate_gaze_files(tmp_path / name if "truth" not in name else tmp_path / "truth.npz", tmp_path / name)
+
+
+def test_mean_interval_has_the_width_of_theory() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 4000)
+    low, high = mean_interval(values)
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(4000), rel=0.08)
+    assert low < values.mean() < high
+    assert mean_interval(np.full(3, 2.0)) == (2.0, 2.0)
+
+
+def test_two_level_interval_covers_seeds_and_images() -> None:
+    rng = np.random.default_rng(0)
+    of_seed, of_image = rng.normal(0, 1.0, (12, 1)), rng.normal(0, 1.0, (1, 300))
+    both = two_level_bootstrap(5 + of_seed + of_image)
+    images_only = two_level_bootstrap(5 + of_image.repeat(12, axis=0))
+    assert both.low < both.value < both.high and (both.seeds, both.n) == (12, 300)
+    expected = 1.96 * np.sqrt(of_seed.var() / 12 + of_image.var() / 300)
+    assert (both.high - both.low) / 2 == pytest.approx(expected, rel=0.1)
+    assert (images_only.high - images_only.low) / 2 == pytest.approx(1.96 * of_image.std() / np.sqrt(300), rel=0.1)
+
+
+def test_mean_and_function_agree_and_are_repeatable() -> None:
+    errors = np.random.default_rng(1).gamma(2, 2, (3, 200))
+    fast, slow = two_level_bootstrap(errors), two_level_bootstrap(errors, statistic=lambda e: float(e.mean()))
+    assert fast.value == pytest.approx(slow.value)
+    assert fast.low == pytest.approx(slow.low, rel=0.02) and fast.high == pytest.approx(slow.high, rel=0.02)
+    assert two_level_bootstrap(errors) == fast and two_level_bootstrap(errors, seed=1) != fast
+
+
+def test_trailing_axes_stay_together() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.gamma(2, 2, (3, 200))
+    pair = np.stack([a, 0.8 * a], axis=-1)
+    ratio = two_level_bootstrap(pair, statistic=lambda p: float(p[..., 1].mean() / p[..., 0].mean()), draws=200)
+    assert ratio.low == pytest.approx(0.8) and ratio.high == pytest.approx(0.8), "a constant ratio has no spread"
+
+
+def test_paired_difference_is_narrower_than_either_side() -> None:
+    rng = np.random.default_rng(3)
+    hard = rng.gamma(2, 3, (1, 500))
+    a, b = hard + rng.normal(0, 0.1, (3, 500)), hard - 0.5 + rng.normal(0, 0.1, (3, 500))
+    difference, side = paired_difference(a, b), two_level_bootstrap(a)
+    assert difference.value == pytest.approx(0.5, abs=0.02) and difference.low > 0.45
+    assert difference.high - difference.low < 0.2 * (side.high - side.low)
+
+
+@pytest.mark.parametrize(
+    ("errors", "message"),
+    [
+        (np.zeros(3), r"errors\[None\]"),
+        (np.zeros((2, 0)), "found"),
+        (np.array([[1.0, np.nan]]), "1 of 2 errors are not finite"),
+    ],
+)
+def test_bad_errors_are_refused(errors: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        two_level_bootstrap(errors)
+
+
+def test_shapes_of_a_pair_must_agree() -> None:
+    with pytest.raises(ValueError, match="same seeds and images"):
+        paired_difference(np.zeros((1, 3)), np.zeros((1, 4)))
