@@ -25,6 +25,7 @@ class EyeballGeometry:
     limbus_radius_mm: float = 5.6
     iris_plane_mm: float = 10.2
     refractive_index: float = 1.336
+    pupil_radius_mm: float = 2.75  # of the pupil as painted in the iris textures
     texture_per_mm: float = 0.0242
 
 
