@@ -155,7 +155,12 @@ class TrainingConfig:
             self.batch,
             "an even number, as half of the discriminator's refined images come from the history",
         )
-        _require(self.history_images >= 0, "training.history_images", self.history_images, "0 (no history) or more")
+        _require(
+            self.history_images == 0 or self.history_images >= self.batch // 2,
+            "training.history_images",
+            self.history_images,
+            f"0 (no history) or at least half a batch, {self.batch // 2}",
+        )
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "more than 0")
         for name in ("beta1", "momentum", "average_decay"):
             _require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "from 0 to below 1")
