@@ -63,7 +63,7 @@ def train(
     if colour:
         chosen = configuration.with_channels(chosen, 3)
     stores = [open_images(path, chosen.data.size, colour=colour) for path in (synthetic, real)]
-    run = run_training(*stores, out, chosen, seed=seed, resume=resume, device=device)
+    run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
 
 
@@ -74,8 +74,8 @@ def refine(
     out: Annotated[Path, typer.Argument(help="Where the refined images go; must not exist.")],
 ) -> None:
     """Refine images: store to store or folder to folder, names and labels copied."""
+    from simgan_core.checkpoints import load_refiner
     from simgan_core.refine import refine_folder, refine_store
-    from simgan_core.training import load_refiner
 
     network = load_refiner(refiner)
     if (source / "store.json").is_file():

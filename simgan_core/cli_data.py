@@ -79,8 +79,9 @@ def simulate_eyes(
     ] = ImageFormat.STORE,
 ) -> None:
     """Render labelled eyes, equalised and framed as in MPIIGaze (35 x 55), with gaze, head pose and landmarks."""
+    from simgan_core.simulators.eye import EyeSimulator
     from simgan_core.simulators.ranges import EyeRanges
-    from simgan_core.simulators.simulate import EyeSimulator, load_assets
+    from simgan_core.simulators.simulate import load_assets
     from simgan_core.simulators.simulate import simulate_eyes as simulate
 
     eye_assets = load_assets(assets)

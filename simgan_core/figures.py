@@ -180,7 +180,62 @@ def intensity_profiles(groups: Mapping[str, Images]) -> Figure:
     return figure
 
 
-def curves(log: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], *, x: str = "step") -> Figure:
+def spectra(groups: Mapping[str, Images]) -> Figure:
+    """Radial power spectra: how much detail of each size the images hold, mean over images, logarithmic."""
+    figure, axes = plt.subplots(figsize=(5.6, 3.2))
+    for (name, images), colour in zip(groups.items(), COLOURS.values(), strict=False):
+        frequency, power = radial_spectrum(images)
+        axes.loglog(frequency, power, color=colour, label=f"{name} (n = {len(images):,})")
+    axes.set(xlabel="spatial frequency (cycles per pixel)", ylabel="power")
+    axes.legend()
+    return figure
+
+
+def radial_spectrum(images: Images, *, bins: int = 24) -> tuple[Array, Array]:
+    """Mean power of [N, C, H, W] images in rings of spatial frequency: frequencies (cycles per pixel) and power."""
+    grey = images.mean(axis=1) / 255.0
+    window = np.outer(np.hanning(grey.shape[1]), np.hanning(grey.shape[2]))
+    power = (np.abs(np.fft.fft2((grey - grey.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
+    radius = np.hypot(np.fft.fftfreq(grey.shape[1])[:, None], np.fft.fftfreq(grey.shape[2])[None, :])
+    edges = np.linspace(1 / grey.shape[2], 0.5, bins + 1)
+    ring = np.digitize(radius.ravel(), edges) - 1
+    inside = (ring >= 0) & (ring < bins)
+    counts = np.bincount(ring[inside], minlength=bins)
+    sums = np.bincount(ring[inside], weights=power.ravel()[inside], minlength=bins)
+    kept = counts > 0
+    return ((edges[1:] + edges[:-1]) / 2)[kept], sums[kept] / counts[kept]
+
+
+def landmarks(images: Images, annotations: pd.DataFrame, *, columns: int = 4) -> Figure:
+    """Large images with their labels drawn in: lid margin, outline of the iris, pupil centre, in pixels."""
+    figure, grid = plt.subplots(-(-len(images) // columns), columns, figsize=(2.5 * columns, 0.85 * len(images)))
+    for axes, image, (_, label) in zip(grid.flat, images, annotations.iterrows(), strict=False):
+        show_image(axes, image)
+        lid, iris = (np.asarray(label[f"{part}_landmarks"]).reshape(-1, 2) for part in ("lid", "iris"))
+        axes.plot(*np.vstack([lid, lid[:1]]).T, "-", color="#ffd23f", lw=1)
+        axes.plot(*np.vstack([iris, iris[:1]]).T, "-", color="#5fc8e8", lw=1)
+        axes.plot(label["pupil_u"], label["pupil_v"], "+", color="#ff5d5d", ms=9, mew=1.6)
+        axes.set(xlim=(-0.5, image.shape[2] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
+    return figure
+
+
+def change_map(before: Images, after: Images) -> Figure:
+    """Where the refiner changes images: mean signed and mean absolute change per pixel, in grey levels."""
+    change = after.astype(np.float32).mean(axis=1) - before.astype(np.float32).mean(axis=1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.6))
+    reach = float(np.abs(change.mean(axis=0)).max())
+    for axes, values, limits, cmap, title in (
+        (left, change.mean(axis=0), (-reach, reach), "RdBu_r", "mean change"),
+        (right, np.abs(change).mean(axis=0), (0, None), "magma", "mean absolute change"),
+    ):
+        shown = axes.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap)
+        axes.set_axis_off()
+        axes.set_title(f"{title} (grey levels of 255)", fontsize=9)
+        figure.colorbar(shown, ax=axes, shrink=0.85)
+    return figure
+
+
+def curves(log: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], *, x: str = "iteration") -> Figure:
     """Training curves: per panel (title), columns of `log` and their labels; thin raw lines, thick running means."""
     figure, grid = plt.subplots(1, len(panels), figsize=(4.1 * len(panels), 3), squeeze=False)
     colours = list(COLOURS.values())

@@ -1,0 +1,73 @@
+"""The long stages of the notebooks, resumable: prepare data, train a refiner, refine the synthetic images.
+
+Each stage leaves `made_with.json`, the fingerprint of all that decides its result. A rerun with the same fingerprint
+goes on where the stage stopped, or returns at once; with another one the stage starts afresh. So a notebook can be run
+again after its text or a figure changed, and costs seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgan_core.config import to_dict
+from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
+from simgan_core.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from simgan_core.datasets.prepare import Prepared
+    from simgan_core.datasets.store import Store
+
+MADE_WITH = "made_with.json"
+
+
+def prepare_data(run: RunFolder) -> Prepared:
+    """The stores of the run: synthetic, real and test; made where missing or out of date."""
+    from simgan_core.datasets.prepare import prepare
+
+    return prepare(run.data, run.config, run.data_root, run.stores, 0)
+
+
+def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
+    """Train the refiner of `seed` on the run's stores, or go on with it; returns the training's folder."""
+    from simgan_core.datasets.store import Store
+    from simgan_core.training import train
+
+    synthetic, real = (Store.open(run.stores / name) for name in ("synthetic", "real"))
+    folder = run.training(seed)
+    config = to_dict(run.config)
+    made_with = {
+        "code": code_fingerprint(PACKAGE / "training.py"),
+        "settings": {section: config[section] for section in ("refiner", "discriminator", "loss", "training")},
+        "stores": [synthetic.checksum, real.checksum],
+    }
+    _begin(folder, made_with)
+    return train(synthetic, real, folder, run.config, seed=seed, resume=True, progress=progress)
+
+
+def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Store:
+    """The synthetic images after the refiner of `seed`, with their labels, as a store."""
+    from simgan_core.checkpoints import REFINER, load_refiner
+    from simgan_core.datasets.store import Store
+    from simgan_core.datasets.writer import sha256
+    from simgan_core.refine import refine_store
+
+    synthetic, out = Store.open(run.stores / "synthetic"), run.refined(seed)
+    weights = run.training(seed) / REFINER
+    made_with = {"weights": sha256(weights), "synthetic": synthetic.checksum}
+    stamp = out.with_name(f"{out.name}-{MADE_WITH}")
+    if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
+        return Store.open(out)
+    shutil.rmtree(out, ignore_errors=True)
+    refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
+    write_json(stamp, made_with)
+    return refined
+
+
+def _begin(folder: Path, made_with: dict[str, Any]) -> None:
+    """Empty `folder` unless what it holds was made with the same inputs."""
+    stamp = folder / MADE_WITH
+    if folder.is_dir() and not (stamp.is_file() and read_json(stamp) == made_with):
+        shutil.rmtree(folder)
+    write_json(stamp, made_with)
