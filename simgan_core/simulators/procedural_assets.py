@@ -42,7 +42,7 @@ _IRISES = {
     "target": {"dark brown": 0.4, "brown": 0.3, "hazel": 0.1, "dark blue": 0.1, "grey": 0.1},
 }
 _TARGET_SHAPE = EyeShape(
-    width=28.8, upper_opening=4.7, lower_opening=4.4, tilt_deg=4.8, upper_peak=0.45, lower_peak=0.6, crease=3.9,
+    width=28.8, upper_opening=4.5, lower_opening=4.0, tilt_deg=4.8, upper_peak=0.45, lower_peak=0.6, crease=3.9,
     hood=0.9, fold_bulge=1.3, brow_height=19.5, brow_forward=19.6, nose_forward=22.8, cheek_forward=13.4, bag=0.8,
 )  # fmt: skip
 

@@ -57,7 +57,7 @@ def _around(rng: np.random.Generator, angle: Array, waves: int) -> Array:
 
 def _stroma(rng: np.random.Generator, radius: Array, angle: Array, limbus_mm: float) -> Array:
     """Brightness of the iris' fibres and crypts: noise stretched along the radius, drawn in polar coordinates."""
-    polar: Array = np.zeros((_POLAR, _POLAR))
+    polar: NDArray[np.floating] = np.zeros((_POLAR, _POLAR))
     wave = 2.0 * rng.standard_normal() * np.sin(np.linspace(0.0, 4.0, _POLAR))
     for around, along, weight in ((140, 3, 0.30), (60, 5, 0.22), (24, 6, 0.15)):
         coarse = rng.standard_normal((around, along))
@@ -77,9 +77,9 @@ def _stroma(rng: np.random.Generator, radius: Array, angle: Array, limbus_mm: fl
 def _sclera(rng: np.random.Generator, x: Array, y: Array, pixels: int, side_mm: float) -> Array:
     """White of the eye [t, t, 3], linear: yellowish and redder away from the iris, with veins."""
     radius = np.hypot(x, y)
-    white = np.array([0.80, 0.75, 0.70]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
+    white = np.array([0.66, 0.62, 0.58]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
     redness = rng.uniform(0.4, 1.3)
-    absorbed = redness * 0.25 * np.clip((radius - 6.5) / 4.5, 0.0, 2.5) ** 1.5
+    absorbed = redness * 0.35 * np.clip((radius - 6.2) / 4.5, 0.0, 2.5) ** 1.3
     absorbed = absorbed + redness * 0.55 * _veins(rng, pixels, side_mm)
     return np.asarray(white * np.exp(-absorbed[..., None] * np.array([0.25, 1.0, 0.95])))
 
@@ -104,21 +104,23 @@ def _veins(rng: np.random.Generator, pixels: int, side_mm: float) -> Array:
 
 def lash_textures(rng: np.random.Generator, count: int) -> LashAssets:
     """`count` pairs of lash strips: dense, long and curved above; short and sparse below."""
-    upper = np.stack([_lash_strip(rng, int(rng.integers(60, 105)), 0.95) for _ in range(count)])
-    lower = np.stack([_lash_strip(rng, int(rng.integers(24, 45)), 0.8) for _ in range(count)])
+    upper = np.stack([_lash_strip(rng, int(rng.integers(60, 105)), 0.95, 0.9) for _ in range(count)])
+    lower = np.stack([_lash_strip(rng, int(rng.integers(24, 45)), 0.8, 0.35) for _ in range(count)])
     return LashAssets(upper_alpha=torch.from_numpy(upper), lower_alpha=torch.from_numpy(lower))
 
 
-def _lash_strip(rng: np.random.Generator, hairs: int, longest: float) -> NDArray[np.uint8]:
-    """Coverage [64, 256] of a strip, roots at the bottom row, inner corner on the left; hairs lean outwards."""
+def _lash_strip(rng: np.random.Generator, hairs: int, longest: float, fan: float) -> NDArray[np.uint8]:
+    """Coverage [64, 256] of a strip, roots at the bottom row, inner corner on the left; hairs fan out by `fan`."""
     clumps = rng.uniform(0.05, 0.98, max(hairs // 3, 1))
     place = np.where(rng.random(hairs) < 0.5, rng.choice(clumps, hairs) + rng.normal(0, 0.006, hairs), 0.0)
     place = np.where(place == 0.0, rng.uniform(0.05, 0.98, hairs), place)
     envelope = 0.45 + 0.55 * np.clip(place / 0.55, 0.0, 1.0)
     length = longest * envelope * rng.uniform(0.5, 1.0, hairs)
-    lean = 0.9 * (place - 0.45) + rng.normal(0.0, 0.12, hairs)
+    lean = fan * (place - 0.45) + 0.13 * fan * rng.standard_normal(hairs)
     # Drawn on a square of side 1 of which the strip is the lowest quarter, stretched four times along the lid.
     roots = np.stack((place - 0.5, np.full(hairs, 0.5)), axis=-1)
     tips = roots + np.stack((0.25 * length * lean, -0.25 * length), axis=-1)
-    drawn = draw_hairs(roots, tips, 0.02 * rng.standard_normal(hairs), 256, 1.0, rng.uniform(0.0035, 0.006, hairs))
+    drawn = draw_hairs(
+        roots, tips, 0.02 * fan * rng.standard_normal(hairs), 256, 1.0, rng.uniform(0.0035, 0.006, hairs)
+    )
     return np.asarray(np.round(255.0 * drawn[192:]), dtype=np.uint8)

@@ -27,6 +27,8 @@ OUTER_COLUMN = 10
 RINGS = 9
 LID_RINGS = 6  # rings 0 to 5 follow the gaze
 PATTERN_HALF_MM = 38.0  # half of the side of the skin texture
+_CARUNCLE = 3  # control vertices of its patch, after those of the rings
+_BURIED_MM = 11.2  # distance from the eyeball's centre, less than its radius
 _MARGIN_TEXTURE_MM = 1.5  # depth of the lid margin in the texture, where it is seen edge on in space
 
 
@@ -35,8 +37,8 @@ class EyeShape:
     """Measures of an eye region in mm (angles in degrees); each field also has a spread in `ShapeSpread`."""
 
     width: float = 28.2  # between the corners
-    upper_opening: float = 5.2  # lid margin above the line of the corners
-    lower_opening: float = 4.7
+    upper_opening: float = 4.9  # lid margin above the line of the corners
+    lower_opening: float = 4.3
     tilt_deg: float = 4.0  # outer corner higher than the inner one
     upper_peak: float = 0.47  # where the upper lid is highest, share of the width
     lower_peak: float = 0.57
@@ -50,7 +52,7 @@ class EyeShape:
     bag: float = 0.5  # bulge of the lower lid
     socket: float = 0.0  # skin forward of its mean place, all of it: a deep-set eye has more
     corner_depth: float = 4.6  # outer corner in front of the eyeball's centre
-    lid_thickness: float = 1.7
+    lid_thickness: float = 1.45
 
 
 ShapeSpread = EyeShape  # the same fields, read as standard deviations
@@ -174,7 +176,7 @@ def _forward(shape: EyeShape, frontal: Array) -> Array:
 
 
 def control_vertices(shape: EyeShape) -> Array:
-    """Control vertices [R * 20 + 2, 3], mm in the eye frame; the last two are the caruncle and the fold beside it."""
+    """Control vertices [R * 20 + 3, 3], mm in the eye frame; the last three are the caruncle's."""
     frontal = _frontal(shape, in_texture=False)
     forward = _forward(shape, frontal)
     vertices = np.concatenate((frontal, -forward[..., None]), axis=-1)
@@ -193,16 +195,21 @@ def control_vertices(shape: EyeShape) -> Array:
 
 
 def _caruncle(margin: Array) -> Array:
-    """Two vertices [2, 3] between the lids near the inner corner: the caruncle's top, and the fold on the eyeball."""
-    first = 0.5 * (margin[1] + margin[19]) + np.array([0.3, 0.0, -0.35])
-    second = 0.5 * (margin[2] + margin[18]) + np.array([-0.5, 0.0, 1.2])
-    return np.stack((first, second))
+    """Three vertices [3, 3] between the lids near the inner corner: the caruncle, the fold beside it, and its end.
+
+    The end lies under the eyeball's surface, so that the patch meets the eye without a gap wherever it looks.
+    """
+    middle = 0.5 * (margin[1:4] + margin[[19, 18, 17]])
+    middle += np.array([[0.3, 0.0, -0.3], [-0.3, 0.0, 1.3], [-0.6, 0.0, 0.0]])
+    depth = _BURIED_MM**2 - (middle[2, :2] ** 2).sum()
+    middle[2, 2] = -np.sqrt(max(depth, 1.0))
+    return middle
 
 
 def pattern(shape: EyeShape) -> Array:
-    """Places [R * 20 + 2, 2] of the control vertices in the skin texture, mm from its centre: the skin laid flat."""
+    """Places [R * 20 + 3, 2] of the control vertices in the skin texture, mm from its centre: the skin laid flat."""
     flat = _frontal(shape, in_texture=True)
-    inside = 0.5 * (flat[0][[1, 2]] + flat[0][[19, 18]])
+    inside = 0.5 * (flat[0][1:4] + flat[0][[19, 18, 17]])
     return np.concatenate((flat.reshape(-1, 2), inside))
 
 
@@ -238,18 +245,19 @@ def _four_point(count: int, *, closed: bool, corners: tuple[int, ...] = ()) -> A
 
 
 def subdivision() -> tuple[Array, Indices]:
-    """Dense matrix [W, V] from control to fine vertices, and the fine triangles [F, 3], normals towards the camera."""
+    """Dense matrix [W, V] from control to fine vertices, and the fine triangles [F, 3], seen counter-clockwise."""
     radial = _four_point(RINGS, closed=False, corners=(1,))
     sharp = _four_point(COLUMNS, closed=True, corners=(0, OUTER_COLUMN))
     smooth = _four_point(COLUMNS, closed=True)
     sharpness = np.array([1.0, 1.0, 1.0, 0.5] + [0.0] * (RINGS - 4))
     around = sharpness[:, None, None] * sharp + (1.0 - sharpness[:, None, None]) * smooth
     rows = np.einsum("fr,rac->farc", radial, around).reshape(-1, RINGS * COLUMNS)
-    surface = np.pad(rows, ((0, 0), (0, 2)))
+    surface = np.pad(rows, ((0, 0), (0, _CARUNCLE)))
     fine_rings, fine_columns = radial.shape[0], sharp.shape[0]
     triangles = _grid_triangles(fine_rings, fine_columns)
     patch, patch_triangles = _caruncle_patch(surface[:fine_columns])
-    return np.concatenate((surface, patch)), np.concatenate((triangles, patch_triangles + len(surface)))
+    both = np.concatenate((triangles, patch_triangles + len(surface)))
+    return np.concatenate((surface, patch)), np.ascontiguousarray(both[:, ::-1])
 
 
 def _grid_triangles(rings: int, columns: int) -> Indices:
@@ -262,21 +270,20 @@ def _grid_triangles(rings: int, columns: int) -> Indices:
 
 
 def _caruncle_patch(margin: Array) -> tuple[Array, Indices]:
-    """Vertices [25, V] and triangles of the patch between the lids from the inner corner to column 2."""
-    columns = margin.shape[0]
-    across = np.linspace(0.0, 1.0, 5)
-    ridge = np.zeros((5, margin.shape[1]))
+    """Vertices [35, V] and triangles of the patch between the lids from the inner corner to column 3."""
+    columns, steps, sides = margin.shape[0], 2 * _CARUNCLE + 1, 5
+    ridge = np.zeros((steps, margin.shape[1]))
     ridge[0] = margin[0]
-    ridge[2, -2], ridge[4, -1] = 1.0, 1.0
-    ridge[1], ridge[3] = 0.5 * (ridge[0] + ridge[2]), 0.5 * (ridge[2] + ridge[4])
+    ridge[2::2] = np.eye(margin.shape[1])[-_CARUNCLE:]
+    ridge[1::2] = 0.5 * (ridge[0:-1:2] + ridge[2::2])
     rows = []
-    for step in range(5):
+    for step in range(steps):
         upper, lower = margin[step], margin[-step % columns]
-        for t in across:  # quadratic through upper margin, ridge and lower margin
+        for t in np.linspace(0.0, 1.0, sides):  # quadratic through upper margin, ridge and lower margin
             weights = ((1 - t) * (1 - 2 * t), 4 * t * (1 - t), t * (2 * t - 1))
             rows.append(weights[0] * upper + weights[1] * ridge[step] + weights[2] * lower)
-    row, side = np.meshgrid(np.arange(4), np.arange(4), indexing="ij")
-    a = row * 5 + side
-    b, c, d = a + 1, a + 5, a + 6
+    row, side = np.meshgrid(np.arange(steps - 1), np.arange(sides - 1), indexing="ij")
+    a = row * sides + side
+    b, c, d = a + 1, a + sides, a + sides + 1
     cells = np.stack((a, b, c, b, d, c), axis=-1).reshape(-1, 3).astype(np.int64)
     return np.stack(rows), cells

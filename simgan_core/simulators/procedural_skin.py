@@ -74,6 +74,7 @@ class _Places:
     above: Array  # 1 above the line of the corners, 0 below, smooth
     crease: Array  # distance from the crease
     corner: Array  # distance from the inner corner
+    inside: Array  # 1 within the outline of the opening: lid margins and caruncle, which get little light
 
 
 def skin_textures(
@@ -85,10 +86,10 @@ def skin_textures(
     wrinkles = _wrinkles(rng, traits, places)
     brow = _brow(rng, traits, pixels)
     texture = traits.pores * _pores(rng, pixels)
-    crease = np.exp(-((places.crease / 0.55) ** 2)) * _lid_window(places)
+    crease = np.exp(-((places.crease / 0.6) ** 2)) * _lid_window(places)
     shade = 0.35 * wrinkles + 0.05 * np.maximum(-texture, 0.0) + _soft_shadows(traits, places)
-    colour = _colour(melanin, blood, shade + 0.75 * crease, brow * traits.brow_melanin)
-    down = _colour(melanin, blood + 0.06 * crease, shade + 0.12 * crease, brow * traits.brow_melanin)
+    colour = _colour(melanin, blood, shade + 1.0 * crease, brow * traits.brow_melanin)
+    down = _colour(melanin, blood + 0.06 * crease, shade + 0.45 * crease, brow * traits.brow_melanin)
     height = 2.2 * texture - 7.0 * wrinkles - 9.0 * crease + 4.0 * brow + 1.5 * value_noise(rng, pixels, _SIDE_MM, 2.5)
     displacement = np.clip(np.round(128.0 + height), 0, 255).astype(np.uint8)
     return colour, down, displacement
@@ -113,7 +114,15 @@ def _places(shape: EyeShape, traits: SkinTraits, pixels: int) -> _Places:
         above=above,
         crease=distance_to_curve(crease, x, y, 9.0)[0],
         corner=np.hypot(x - upper[0, 0], y - upper[0, 1]),
+        inside=_inside(x, y, upper, lower),
     )
+
+
+def _inside(x: Array, y: Array, upper: Array, lower: Array) -> Array:
+    """1 between two curves [n, 2] that run over the same x, 0 outside, with a soft edge."""
+    top, bottom = (np.interp(x, curve[:, 0], curve[:, 1], left=np.inf, right=-np.inf) for curve in (upper, lower))
+    depth = np.nan_to_num(np.minimum(y - top, bottom - y), nan=-9.0, posinf=9.0, neginf=-9.0)
+    return np.asarray(0.5 + 0.5 * np.tanh(depth / 0.25))
 
 
 def _lid_window(places: _Places) -> Array:
@@ -127,8 +136,8 @@ def _pigments(rng: np.random.Generator, traits: SkinTraits, places: _Places, pix
     def noise(cell_mm: float) -> Array:
         return value_noise(rng, pixels, _SIDE_MM, cell_mm)
 
-    melanin = traits.melanin * (1.0 + traits.oil * (0.05 * noise(14.0) + 0.04 * noise(5.0)) + 0.04 * noise(1.6))
-    blood = traits.haemoglobin * (1.0 + 0.10 * noise(12.0) + 0.09 * noise(4.0) + 0.07 * noise(1.5))
+    melanin = traits.melanin * (1.0 + traits.oil * (0.03 * noise(14.0) + 0.02 * noise(5.0)) + 0.02 * noise(1.6))
+    blood = traits.haemoglobin * (1.0 + 0.06 * noise(12.0) + 0.05 * noise(4.0) + 0.04 * noise(1.5))
     margin = np.minimum(places.upper, places.lower)
     under = np.exp(-(((places.lower - 7.0) / 4.0) ** 2)) * (1.0 - places.above) * np.clip(1.3 - places.along, 0, 1)
     lid = np.exp(-((places.upper / 5.0) ** 2)) * places.above
@@ -136,7 +145,8 @@ def _pigments(rng: np.random.Generator, traits: SkinTraits, places: _Places, pix
     blood = blood + 0.45 * traits.lower_lid_shadow * under + 0.40 * traits.upper_lid_shadow * lid
     wet = np.exp(-((margin / 1.0) ** 2))
     blood = blood + 0.40 * wet + 0.9 * np.exp(-((places.corner / 3.6) ** 2)) * np.exp(-((margin / 1.4) ** 2))
-    melanin = melanin * (1.0 - 0.55 * wet)  # margins and caruncle carry little melanin
+    blood = blood + 0.35 * places.inside
+    melanin = melanin * (1.0 - 0.55 * np.maximum(wet, places.inside))  # margins and caruncle carry little melanin
     melanin = melanin + _freckles(rng, traits, places)
     return np.maximum(melanin, 0.02), np.maximum(blood, 0.05)
 
@@ -198,9 +208,10 @@ def _soft_shadows(traits: SkinTraits, places: _Places) -> Array:
     """Absorbance [T, T] of what little light reaches: above the fold, beside the nose, at the lash roots."""
     socket = np.exp(-(((places.crease - 1.0) / 2.6) ** 2)) * places.above * _lid_window(places)
     nose = np.exp(-(((places.x + 18.0) / 3.5) ** 2) - ((places.y + 4.0) / 6.0) ** 2)
-    lashes = np.exp(-(((places.upper - 0.35) / 0.45) ** 2)) * places.above * _lid_window(places)
-    below = np.exp(-(((places.lower - 0.5) / 0.4) ** 2)) * (1.0 - places.above) * _lid_window(places)
-    return np.asarray(0.16 * socket + 0.18 * nose + 0.9 * lashes + 0.30 * below)
+    window = _lid_window(places)
+    lashes = np.exp(-(((places.upper - 0.4) / 0.6) ** 2)) * places.above * window
+    below = np.exp(-(((places.lower - 0.6) / 0.5) ** 2)) * (1.0 - places.above) * window
+    return np.asarray(0.20 * socket + 0.18 * nose + 1.3 * lashes + 0.45 * below + 0.5 * places.inside)
 
 
 def _brow(rng: np.random.Generator, traits: SkinTraits, pixels: int) -> Array:

@@ -44,11 +44,11 @@ class CameraModel:
     vignette: Range = (0.0, 0.25)  # loss of light at the corners
     defocus_px: Range = (0.35, 1.05)  # standard deviation of the blur
     motion_px: Range = (0.0, 2.2)  # length of the movement, in a random direction
-    resolution: Range = (0.5, 1.0)  # sensor pixels per pixel of the frame
-    full_well_log10: Range = (2.6, 3.8)  # electrons at white: fewer mean more shot noise
-    read_noise: Range = (0.002, 0.012)  # standard deviation, white = 1, linear light
+    resolution: Range = (0.55, 1.0)  # sensor pixels per pixel of the frame
+    full_well_log10: Range = (2.9, 4.2)  # electrons at white: fewer mean more shot noise
+    read_noise: Range = (0.001, 0.005)  # standard deviation, white = 1, linear light
     gamma: Range = (0.8, 1.25)  # of the tone curve, on top of sRGB's
-    jpeg_quality: Range = (40.0, 95.0)
+    jpeg_quality: Range = (55.0, 95.0)
     jpeg_probability: float = 0.8
 
     def __post_init__(self) -> None:
