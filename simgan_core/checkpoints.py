@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from simgan_core.config import Config, from_json, to_json
-from simgan_core.models import Refiner
+from simgan_core.models import Refiner, to_channels_last
 
 CHECKPOINT, REFINER = "checkpoint.pt", "refiner.safetensors"
 
@@ -60,9 +60,10 @@ def load_refiner(run_or_weights: Path | str) -> Refiner:
             raise FileNotFoundError(f"{path} holds no {REFINER}; expected a run of `simgan train`, at least begun.")
         path = path / REFINER
     weights, metadata = load_weights(path, "refiner")
-    refiner = Refiner(from_json(metadata["config"]).refiner)
+    config = from_json(metadata["config"])
+    refiner = Refiner(config.refiner, config.data.size)
     refiner.load_state_dict(weights)
-    return refiner.eval().requires_grad_(False)
+    return to_channels_last(refiner).eval().requires_grad_(False)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

@@ -65,11 +65,13 @@ class ResidualBlock(nn.Module):
 class Refiner(nn.Module):
     """R: convolution, residual blocks, 1x1 convolution; no stride and no pooling, so that labels stay in place.
 
-    With the paper's 64 maps and 4 blocks it has 296,129 parameters.
+    With the paper's 64 maps and 4 blocks it has 296,129 parameters. `size` (height, width) is that of the images it
+    is trained on; the network itself takes any.
     """
 
-    def __init__(self, config: RefinerConfig | None = None) -> None:
+    def __init__(self, config: RefinerConfig | None = None, size: tuple[int, int] = (35, 55)) -> None:
         super().__init__()
+        self.size = size
         self.config = config = config or RefinerConfig()
         self.head = SamePadConv(config.channels, config.width, config.kernel, config.padding)
         self.blocks = nn.Sequential(
@@ -134,7 +136,7 @@ def build_networks(config: Config, seed: int) -> tuple[Refiner, LocalDiscriminat
     """R and D of a configuration with weights drawn from `seed`; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        refiner = Refiner(config.refiner)
+        refiner = Refiner(config.refiner, config.data.size)
         if config.discriminator.kind == "global":
             return refiner, GlobalDiscriminator(config.discriminator.channels, config.data.size)
         return refiner, LocalDiscriminator(config.discriminator.channels)

@@ -19,13 +19,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from simgan_core import losses, provenance, run_state
-from simgan_core.checkpoints import CHECKPOINT, REFINER, load_state, save_refiner, save_state
+from simgan_core.checkpoints import CHECKPOINT, REFINER, load_refiner, load_state, save_refiner, save_state
 from simgan_core.config import Config, TrainingConfig, to_dict
 from simgan_core.datasets.store import Batches, Store
 from simgan_core.history import HistoryBuffer
 from simgan_core.models import REAL, REFINED, Refiner, build_networks, parameter_count, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.training_log import TrainingLog
+
+__all__ = ["AlgorithmOne", "NonFiniteLossError", "load_refiner", "train"]
 
 Losses = dict[str, Tensor]
 STRIP = 8
@@ -310,7 +312,7 @@ class AlgorithmOne:
 
 
 def _copy(refiner: Refiner) -> Refiner:
-    copy = Refiner(refiner.config)
+    copy = Refiner(refiner.config, refiner.size)
     copy.load_state_dict(refiner.state_dict())
     return to_channels_last(copy)
 

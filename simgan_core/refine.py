@@ -1,0 +1,176 @@
+"""Refine images with a trained R: arrays, stores and folders of your own; labels go along unchanged.
+
+R moves nothing, so that what was true of a synthetic image stays true of the refined one (section 2.1). Shapes: N
+images, C H W. Results appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.store import Store, StoreWriter
+from simgan_core.images import resize, to_float, to_grey, to_uint8
+from simgan_core.models import Refiner
+from simgan_core.precision import resolve_device, resolve_precision
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
+JPEG_QUALITY = 95
+UInt8 = NDArray[np.uint8]
+
+
+@torch.no_grad()
+def refine_images(refiner: Refiner, images: UInt8, batch: int = 256) -> UInt8:
+    """Refined images of uint8 [N, C, H, W], same shape; computed where the refiner's weights are."""
+    _check_channels(refiner, images.shape[1], "the images")
+    device = next(refiner.parameters()).device
+    bf16 = resolve_precision("auto", device) == "bf16"
+    refined = []
+    for start in range(0, len(images), batch):
+        array = np.ascontiguousarray(images[start : start + batch])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            out = refiner(to_float(torch.from_numpy(array).to(device)))
+        refined.append(to_uint8(out.float()).cpu().numpy())
+    return np.concatenate(refined) if refined else np.zeros_like(images)
+
+
+def refine_store(
+    refiner: Refiner, store: Store, out: Path, batch: int = 256, progress: bool = True, device: str = "auto"
+) -> Store:
+    """Write the refined images of a store with its annotations to a new store at `out`; memory stays flat.
+
+    Raises:
+        ValueError: grey refiner and colour images, or the other way round.
+        FileExistsError: `out` exists.
+
+    """
+    _check_channels(refiner, store.channels, str(store.path))
+    refiner = refiner.to(resolve_device(device))
+    details = {"refined_from": store.provenance, "refined_from_checksum": store.checksum}
+    bar = tqdm(total=len(store), desc="refine", unit="image", disable=not progress)
+    with bar, StoreWriter(out, size=store.size, channels=store.channels, provenance=details) as writer:
+        start = 0
+        for annotations, count in _annotation_batches(store, batch):
+            images = np.ascontiguousarray(store.images(slice(start, start + count)))
+            writer.append(refine_images(refiner, images, batch), annotations)
+            start += count
+            bar.update(count)
+    return Store.open(out)
+
+
+def refine_folder(
+    refiner: Refiner, folder_in: Path, folder_out: Path, *, resize_images: bool = False, device: str = "auto"
+) -> Path:
+    """Refine every image of a folder, file names kept; all other files (labels) are copied, subfolders too.
+
+    A grey refiner turns colour images grey. Images must have the size that the refiner was trained on, as labels in
+    pixels would no longer hold; `resize_images` resizes them (bilinear) where no such labels matter.
+
+    Raises:
+        DataError: no images, an unreadable image, or one of another size; before anything is written.
+        FileExistsError: `folder_out` exists and is not empty.
+
+    """
+    folder_in, folder_out = Path(folder_in), Path(folder_out)
+    if folder_out.exists() and any(folder_out.iterdir()):
+        raise FileExistsError(f"{folder_out} exists and is not empty; remove it, or name another place.")
+    if folder_in.resolve() == folder_out.resolve() or folder_in.resolve() in folder_out.resolve().parents:
+        raise ValueError(f"{folder_out} lies in {folder_in}; name a place outside the folder of images.")
+    files = sorted(path for path in folder_in.rglob("*") if path.is_file()) if folder_in.is_dir() else []
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    _check_pictures(folder_in, pictures, None if resize_images else refiner.size)
+    refiner = refiner.to(resolve_device(device))
+    partial = folder_out.with_name(f".{folder_out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for path in files:
+            target = partial / path.relative_to(folder_in)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path in pictures:
+                _write_picture(refine_images(refiner, _read_picture(path, refiner))[0], target)
+            else:
+                shutil.copyfile(path, target)
+        if folder_out.exists():
+            folder_out.rmdir()
+        partial.rename(folder_out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder_out
+
+
+def _check_channels(refiner: Refiner, channels: int, where: str) -> None:
+    expected = refiner.config.channels
+    if channels != expected:
+        raise ValueError(
+            f"{where}: found {channels} channel(s); the refiner was trained on {expected}. "
+            "Convert the images, or train a refiner on such images."
+        )
+
+
+def _annotation_batches(store: Store, batch: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Annotations of consecutive images and how many they are, read piece by piece."""
+    files = sorted(store.path.glob("annotations-*.parquet"))
+    if not files:
+        for start in range(0, len(store), batch):
+            yield {}, min(batch, len(store) - start)
+    for file in files:
+        with pq.ParquetFile(file) as table:
+            for piece in table.iter_batches(batch_size=batch):
+                names = piece.schema.names  # lists of equal length become one array [B, k]
+                yield {name: np.asarray(piece.column(name).to_pylist()) for name in names}, len(piece)
+
+
+def _check_pictures(folder: Path, pictures: list[Path], size: tuple[int, int] | None) -> None:
+    if not pictures:
+        found = "no image files" if folder.is_dir() else "no such folder"
+        raise DataError(folder, found=found, expected=", ".join(sorted(SUFFIXES)), remedy="name a folder of images")
+    for path in pictures:
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+                shape, mode = (picture.height, picture.width), picture.mode
+        except (OSError, SyntaxError) as error:
+            raise DataError(
+                path, found=f"an unreadable image ({error})", expected="an image", remedy="replace or remove the file"
+            ) from error
+        if mode not in MODES:
+            raise DataError(path, found=f"mode {mode}", expected="8 bits per channel", remedy="convert the image")
+        if size is not None and shape != size:
+            raise DataError(
+                path,
+                found=f"{shape[0]} x {shape[1]} pixels",
+                expected=f"{size[0]} x {size[1]}, which the refiner was trained on",
+                remedy="crop the images as for training (simgan data prepare), or have them resized",
+            )
+
+
+def _read_picture(path: Path, refiner: Refiner) -> UInt8:
+    """uint8 [1, C, H, W] in the refiner's channels and size."""
+    with Image.open(path) as picture:
+        array = np.array(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
+    image = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None].copy())
+    if refiner.config.channels == 1:
+        image = to_grey(image)
+    elif image.shape[1] == 1:
+        image = image.expand(-1, 3, -1, -1)
+    refined: UInt8 = resize(image, refiner.size).numpy()
+    return refined
+
+
+def _write_picture(image: UInt8, path: Path) -> None:
+    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        picture.save(path, quality=JPEG_QUALITY)
+    else:
+        picture.save(path)
