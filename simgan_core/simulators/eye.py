@@ -18,12 +18,14 @@ from torch.nn import functional
 from simgan_core.simulators import eyeball as ball
 from simgan_core.simulators import lashes
 from simgan_core.simulators.assets import EyeAssets
-from simgan_core.simulators.environments import harmonics
+from simgan_core.simulators.environments import harmonics, sphere_directions
 from simgan_core.simulators.lids import pose_lids
 from simgan_core.simulators.ranges import EyeParameters, EyeRanges, sample_parameters
 from simgan_core.simulators.raster import Fragments, rasterise
 from simgan_core.simulators.shading import (
+    LIFT_MM,
     ShadowMap,
+    ambient_visibility,
     faces_around,
     linear_to_srgb,
     look_up,
@@ -121,9 +123,17 @@ class EyeSimulator:
         self._skin = _pack_skin(self.assets, colour)
         iris = srgb_to_linear(self.assets.iris.float() / 255)
         self._iris = (iris if colour else luminance(iris)).half()
+        self._visibility = self._mean_visibility()
         pixel_mm = self.ranges.field_width_normal_mm[0] / (frame[1] * supersample)
         texel_mm = 65.0 / assets.skin.shape[1]  # the textures cover about 65 mm
         self._smooth = texel_mm > pixel_mm
+
+    def _mean_visibility(self) -> Tensor:
+        """Share of the surroundings [W] that each vertex of the mean shape sees: the socket is darker than the cheek."""
+        fine = (self._subdivision @ self.assets.mean.double()).float()
+        normals = vertex_normals(fine[None], self.assets.triangles, self._faces)[0]
+        directions = sphere_directions(256)[0].float().to(self.device)
+        return ambient_visibility(fine, normals, directions[directions[:, 2] < 0.3])
 
     def sample(self, seed: int, indices: Sequence[int]) -> EyeParameters:
         """Draw the parameters of images `indices` of stream `seed`; each depends on (seed, index) alone."""
@@ -207,11 +217,12 @@ class EyeSimulator:
         """Linear colour [P, C] of skin: light at vertices, albedo and bump per pixel."""
         p = parameters
         cosine = (scene.normals * p.light[:, None]).sum(-1)
-        lit = 1 - p.shadow_strength[:, None] * (1 - shadow.lit(scene.vertices - scene.centre[:, None]))
+        lit = 1 - p.shadow_strength[:, None] * (1 - shadow.lit(scene.vertices + LIFT_MM * scene.normals - scene.centre[:, None]))
         key = (p.light_intensity[:, None] * lit * cosine.clamp(min=0))[..., None]
         screen_direction = functional.normalize(torch.tensor(_SCREEN[:3], device=self.device), dim=0)
         screen = p.screen_intensity[:, None] * (scene.normals * screen_direction).sum(-1).clamp(min=0)
-        light = self._ambient(p, scene.normals) + key + screen[..., None]
+        open_sky = self._visibility ** p.occlusion[:, None]
+        light = (self._ambient(p, scene.normals) + screen[..., None]) * open_sky[..., None] + key
         # a broad sheen towards the camera: oily skin
         half = functional.normalize(p.light + torch.tensor([0.0, 0.0, -1.0], device=self.device), dim=-1)
         sheen = 0.12 * p.light_intensity[:, None] * lit * (scene.normals * half[:, None]).sum(-1).clamp(min=0) ** 12
@@ -248,14 +259,16 @@ class EyeSimulator:
         rotation = scene.eye_rotation[image]
         normal = (rotation * hit.normal[seen][:, None]).sum(-1)
         point = hit.distance[seen, None] * ray - scene.centre[image]
-        shade = _occlusion(depth, pixel, height, width, self.supersample)
+        shade = _occlusion(depth, pixel, height, width)
         lit = 1 - p.shadow_strength[image] * (1 - shadow.lit_at(point, image))
         albedo, inside = self._eyeball_albedo(hit.texture[seen], p, image)
         upright = torch.where((inside & hit.cornea[seen])[:, None], -rotation[:, :, 2], normal)
         cosine = (upright * p.light[image]).sum(-1).clamp(min=0)
-        light = self._ambient(p, upright, image) * (1 - 0.8 * shade)[:, None]
+        around = self._visibility @ self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1)
+        open_sky = (around / self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1).sum()) ** p.occlusion
+        open_sky = open_sky[image] * (1 - 0.9 * shade)
+        light = (self._ambient(p, upright, image) + p.screen_intensity[image, None]) * open_sky[:, None]
         light = light + (p.light_intensity[image] * lit * cosine * (1 - 0.6 * shade))[:, None]
-        light = light + (p.screen_intensity[image] * (1 - 0.6 * shade))[:, None]
         mirror = ray - 2 * (ray * normal).sum(-1, keepdim=True) * normal
         gloss = self._reflection(mirror, p, image, lit) * (1 - shade)
         canvas[pixel] = albedo * light + gloss[:, None]
@@ -297,7 +310,7 @@ class EyeSimulator:
         x, y, z, half_width, half_height = _SCREEN
         off_x, off_y = (mirror[:, 0] - x).abs() / half_width, (mirror[:, 1] - y).abs() / half_height
         screen = ((1.2 - torch.maximum(off_x, off_y)) / 0.4).clamp(0, 1) * (mirror[:, 2] < 0)
-        return p.glint[image] * (1.5 * light + 0.25 * p.screen_intensity[image] * screen)
+        return p.glint[image].clamp(min=0) * (1.5 * light + 0.25 * p.screen_intensity[image] * screen)
 
     def _develop(self, canvas: Tensor, p: EyeParameters) -> Tensor:
         """Average the samples of each pixel, expose, encode: [B, C, H, W] in [0, 1]."""
@@ -323,22 +336,22 @@ class EyeSimulator:
         )
 
 
-def _occlusion(depth: Tensor, pixel: Tensor, height: int, width: int, supersample: int) -> Tensor:
+def _occlusion(depth: Tensor, pixel: Tensor, height: int, width: int) -> Tensor:
     """How much skin surrounds each pixel [P], 0 to 1: a blurred mask, sampled a little higher since light is above."""
+    block = max(1, width // 60)  # blur over the same part of the frame whatever its size
     mask = torch.isfinite(depth).float().view(-1, 1, height, width)
-    mask = functional.avg_pool2d(mask, supersample)
+    mask = functional.avg_pool2d(mask, block, ceil_mode=True)
     for axis in (2, 3):
-        for reach in (1, 2):
+        for reach in (1, 2, 4):
             padded = functional.pad(mask, (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0), mode="replicate")
             size = mask.shape[axis]
             mask = 0.25 * padded.narrow(axis, 0, size) + 0.5 * mask + 0.25 * padded.narrow(axis, 2 * reach, size)
-    rows, columns = height // supersample, width // supersample
-    column = (pixel % width) // supersample
-    row = torch.div(pixel, width, rounding_mode="floor") % height // supersample
-    image = torch.div(pixel, height * width, rounding_mode="floor")
+    rows, columns = mask.shape[2:]
+    column = torch.div(pixel % width, block, rounding_mode="floor")
+    row = torch.div(torch.div(pixel, width, rounding_mode="floor") % height, block, rounding_mode="floor")
     flat = mask.flatten()
-    base = image * (rows * columns) + column
-    return 0.5 * flat[base + row * columns] + 0.5 * flat[base + (row - 1).clamp(min=0) * columns]
+    base = torch.div(pixel, height * width, rounding_mode="floor") * (rows * columns) + column
+    return 0.5 * flat[base + row * columns] + 0.5 * flat[base + (row - 2).clamp(min=0) * columns]
 
 
 def _pack_skin(assets: EyeAssets, colour: bool) -> Tensor:

@@ -15,8 +15,9 @@ from simgan_core.simulators.ranges import EyeParameters
 from simgan_core.simulators.shading import look_up
 
 _POINTS = 5
-_UPPER, _LOWER = (2, 9), (11, 18)  # columns of the lid loops that carry lashes
-_LASH_ALBEDO = 0.15  # brightness left under full coverage
+_UPPER, _LOWER = (2, 10), (11, 18)  # columns of the lid loops that carry lashes
+_LASH_ALBEDO = 0.1  # brightness left under full coverage
+_UPPER_BEND, _LOWER_BEND = (-0.9, 0.5), (0.0, 1.2)  # tangent of the angle away from the opening, at root and tip
 
 
 def strips(control: Tensor, assets: EyeAssets, centre: Tensor, parameters: EyeParameters) -> Tensor:
@@ -24,13 +25,13 @@ def strips(control: Tensor, assets: EyeAssets, centre: Tensor, parameters: EyePa
 
     A hair starts outside the lid margin, leaves along the eyeball's radius and curls away from the opening.
     """
-    upper = _grow(control, assets, centre, _UPPER, assets.lashes.upper_length_mm * parameters.lash_length, 0.55)
-    lower = _grow(control, assets, centre, _LOWER, assets.lashes.lower_length_mm * parameters.lash_length, 0.9)
+    upper = _grow(control, assets, centre, _UPPER, assets.lashes.upper_length_mm * parameters.lash_length, _UPPER_BEND)
+    lower = _grow(control, assets, centre, _LOWER, assets.lashes.lower_length_mm * parameters.lash_length, _LOWER_BEND)
     return torch.cat([upper, lower], 1)
 
 
 def _grow(
-    control: Tensor, assets: EyeAssets, centre: Tensor, columns: tuple[int, int], length: Tensor, lift: float
+    control: Tensor, assets: EyeAssets, centre: Tensor, columns: tuple[int, int], length: Tensor, bend: tuple[float, float]
 ) -> Tensor:
     chosen = slice(*columns)
     root = torch.lerp(control[:, assets.lid_loops[0, chosen]], control[:, assets.lid_loops[1, chosen]], 0.6)
@@ -39,8 +40,8 @@ def _grow(
     away = functional.normalize(outer - root, dim=-1)
     points = [root]
     for step in range(1, _POINTS):
-        bend = lift * (step / (_POINTS - 1)) * 1.6 - 0.25  # first a little into the opening, then away from it
-        direction = functional.normalize(radial + bend * away, dim=-1)
+        share = (step - 1) / (_POINTS - 2)
+        direction = functional.normalize(radial + (bend[0] + (bend[1] - bend[0]) * share) * away, dim=-1)
         points.append(points[-1] + direction * (length / (_POINTS - 1))[:, None, None])
     return torch.stack(points, 2).flatten(1, 2)
 
@@ -73,5 +74,5 @@ def draw(canvas: Tensor, screen: Tensor, assets: LashAssets, parameters: EyePara
         fragments = rasterise(screen, triangles, height, width, two_sided=True)
         where = fragments.interpolate_corners(uv[triangles - first])
         alpha = look_up(textures[..., None], parameters.lash[fragments.image], where, smooth=True) / 255
-        alpha = alpha * parameters.lash_density[fragments.image, None]
+        alpha = (1 - (1 - alpha) ** 3) * parameters.lash_density[fragments.image, None]  # hairs lie in three layers
         flat[fragments.pixel] *= 1 - (1 - _LASH_ALBEDO) * alpha

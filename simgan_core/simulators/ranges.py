@@ -36,31 +36,32 @@ class EyeRanges:
     head_yaw_normal_deg: Range = (0.0, 7.0)
     head_roll_normal_deg: Range = (0.0, 2.5)
     # identity
-    shape_scale: float = 0.8
+    shape_scale: float = 0.7
     skins: tuple[int, ...] | None = None  # skin indices to draw from; None = all
-    lid_open_normal_deg: Range = (-2.0, 5.0)  # upper lid beyond the shape's own opening; negative closes
+    lid_open_normal_deg: Range = (-5.0, 3.5)  # upper lid beyond the shape's own opening; negative closes
     lid_gain: Range = (1.2, 1.5)  # degrees of upper lid per degree of gaze downwards
     skin_bump: Range = (0.5, 1.5)
     skin_tone_normal: Range = (0.0, 0.12)  # log of the skin's albedo factor
     # eyeball
     iris_scale: Range = (0.93, 1.02)
     pupil_radius_mm: Range = (1.2, 2.4)
-    iris_tone: Range = (0.5, 1.1)
-    sclera_tone: Range = (0.7, 1.0)
+    iris_tone: Range = (0.2, 0.7)
+    sclera_tone: Range = (0.3, 0.75)
     # light
-    light_elevation_deg: Range = (-10.0, 80.0)
-    light_azimuth_deg: Range = (-90.0, 90.0)
-    light_intensity: Range = (0.2, 1.3)
-    ambient_intensity: Range = (0.8, 1.2)
-    screen_intensity: Range = (0.0, 0.5)
+    light_elevation_normal_deg: Range = (15.0, 22.0)
+    light_azimuth_normal_deg: Range = (0.0, 35.0)
+    light_intensity: Range = (0.3, 1.5)
+    ambient_intensity: Range = (0.3, 0.9)
+    screen_intensity: Range = (0.0, 0.6)
     shadow_strength: Range = (0.4, 0.9)
-    glint: Range = (0.0, 1.0)
+    occlusion: Range = (0.5, 2.0)  # exponent on the share of the surroundings that the skin sees
+    glint: Range = (-0.5, 1.0)  # strength of reflections in the tear film; below 0 there is none
     exposure_normal: Range = (0.0, 0.25)  # log of the factor on a mean linear brightness of 0.2
-    lash_density: Range = (0.3, 1.0)
+    lash_density: Range = (0.5, 1.0)
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
     camera_distance_mm: float = 600.0
-    field_width_normal_mm: Range = (33.5, 1.5)
-    shift_x_normal_mm: Range = (0.8, 0.5)  # towards the temple
+    field_width_normal_mm: Range = (31.0, 1.4)
+    shift_x_normal_mm: Range = (-0.1, 0.5)  # towards the temple
     shift_y_normal_mm: Range = (0.0, 0.7)
 
     def with_prior(self, prior: NDArray[np.floating]) -> EyeRanges:
@@ -97,6 +98,7 @@ class EyeParameters:
     ambient_intensity: Tensor  # [B]
     screen_intensity: Tensor  # [B]
     shadow_strength: Tensor  # [B]
+    occlusion: Tensor  # [B]
     glint: Tensor  # [B]
     glint_size: Tensor  # [B] radians, half width of the light's image in the cornea
     exposure: Tensor  # [B]
@@ -171,8 +173,8 @@ def sample_parameters(
     components = len(assets.components)
     draw = _Draw(seed, index, components + 64)
     gaze, head = _draw_pose(ranges, draw)
-    elevation = np.deg2rad(draw.between(ranges.light_elevation_deg))
-    azimuth = np.deg2rad(draw.between(ranges.light_azimuth_deg))
+    elevation = np.deg2rad(draw.normal(ranges.light_elevation_normal_deg))
+    azimuth = np.deg2rad(draw.normal(ranges.light_azimuth_normal_deg))
     light = np.stack([np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), -np.cos(azimuth) * np.cos(elevation)], 1)
     skins = np.ones(len(assets.skin))
     if ranges.skins is not None:
@@ -195,6 +197,7 @@ def sample_parameters(
         "ambient_intensity": draw.between(ranges.ambient_intensity),
         "screen_intensity": draw.between(ranges.screen_intensity),
         "shadow_strength": draw.between(ranges.shadow_strength),
+        "occlusion": draw.between(ranges.occlusion),
         "glint": draw.between(ranges.glint),
         "glint_size": draw.between((0.05, 0.2)),
         "exposure": np.exp(draw.normal(ranges.exposure_normal)),

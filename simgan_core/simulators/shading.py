@@ -13,7 +13,8 @@ from torch.nn import functional
 
 _CELL_MM = 2.0
 _GRID = 48
-_BIAS_MM = 1.6
+_BIAS_MM = 1.0
+LIFT_MM = 1.5  # points are looked up this far above the surface, so that slopes do not shade themselves
 _SOFT_MM = 1.2
 
 
@@ -84,7 +85,6 @@ class ShadowMap:
 
     height: Tensor  # [B, G*G]
     frame: Tensor  # [B,3,3] rows: two axes across the light, one towards it
-    centre: Tensor  # [B,3]
 
     @staticmethod
     def build(points: Tensor, light: Tensor) -> ShadowMap:
@@ -92,13 +92,12 @@ class ShadowMap:
         helper = torch.tensor([0.0, 1.0, 0.0], device=light.device).expand_as(light)
         across = functional.normalize(torch.linalg.cross(helper, light), dim=-1)
         frame = torch.stack([across, torch.linalg.cross(light, across), light], 1)
-        centre = points.new_zeros(len(points), 3) + points[:, 0] * 0
         local = _along(points, frame)
         cell = _grid_cell(local)
         height = torch.full((len(points), _GRID * _GRID), -1e4, device=points.device)
         height.scatter_reduce_(1, cell, local[..., 2], reduce="amax")
         height = functional.max_pool2d(height.view(-1, 1, _GRID, _GRID), 3, stride=1, padding=1)
-        return ShadowMap(height.flatten(1), frame, centre)
+        return ShadowMap(height.flatten(1), frame)
 
     def lit(self, points: Tensor) -> Tensor:
         """Share of the light, 0 to 1, that reaches points [B, W, 3]: [B, W]."""
@@ -111,6 +110,14 @@ class ShadowMap:
         local = (frame * points[:, None]).sum(-1)
         cell = _grid_cell(local) + image * (_GRID * _GRID)
         return _soft_light(self.height.flatten()[cell] - local[:, 2])
+
+
+def ambient_visibility(vertices: Tensor, normals: Tensor, directions: Tensor) -> Tensor:
+    """Cosine-weighted share [W] of the directions [D, 3] that each vertex [W, 3] sees past the rest of the surface."""
+    cloud = vertices.expand(len(directions), -1, -1)
+    lit = ShadowMap.build(cloud, directions).lit(cloud + 2 * LIFT_MM * normals)
+    cosine = (normals @ directions.T).clamp(min=0).T
+    return (lit * cosine).sum(0) / cosine.sum(0).clamp(min=1e-6)
 
 
 def _along(points: Tensor, frame: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from simgan_core.simulators.assets import EyeAssets, EyeballGeometry, LashAssets
 from simgan_core.simulators.environments import room_environments
 
 _CENTRE_MM = np.array([0.0, 0.0, 0.5])
+# The mean shape's outer corner lies 8 degrees above the inner one; MPIIGaze's normalisation turns faces such that real
+# corners come to lie nearly level (seen on unlabelled images): the shapes are turned by this much, clockwise as seen.
+_LEVEL_DEG = 5.0
 
 # Vertex numbers of the control mesh, as the simulator publishes them: each row runs around the opening from the inner
 # corner over the upper lid (columns 0 to 9) and back along the lower lid; rows go outwards from the lid margin.
@@ -33,7 +36,7 @@ _LOOPS = (
     (101, 102, 103, 104, 105, 88, 89, 90, 91, 146, 145, 143, 94, 95, 96, 217, 97, 98, 99, 100),
 )
 _STRENGTH = (1.0, 1.0, 1.0, 0.8, 0.4, 0.2)
-_INNER_CORNER, _OUTER_CORNER = 34, 139
+_INNER_CORNER, _OUTER_CORNER = 34, 131
 _SKIN_PIXELS, _IRIS_PIXELS = 512, 256
 
 
@@ -106,8 +109,10 @@ def _read_shape(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _to_eye_frame(metres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axes and units of the shape file to those of the eye frame."""
-    return np.stack([metres[..., 0], -metres[..., 2], metres[..., 1]], axis=-1) * 1000.0
+    """Axes and units of the shape file to those of the eye frame, corners levelled."""
+    x, y, z = metres[..., 0], -metres[..., 2], metres[..., 1]
+    cos, sin = np.cos(np.deg2rad(_LEVEL_DEG)), np.sin(np.deg2rad(_LEVEL_DEG))
+    return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1) * 1000.0
 
 
 def _read_subdivision(folder: Path, control: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
