@@ -22,11 +22,13 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     if not path.is_file():
         raise DataError(path, found="no such file", expected=expected, remedy=remedy)
     try:
-        with path.open("rb") as file, np.load(file) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, as in .npy files")
             found = list(archive.files)
             arrays = {name: np.asarray(archive[name]) for name in names if name in found}
-    # AttributeError, TypeError: np.load returned an array, as of a .npy file, not an archive.
-    except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
         what = f"an unreadable file ({error})"
         raise DataError(path, found=what, expected=expected, remedy=remedy) from error
     if not arrays:

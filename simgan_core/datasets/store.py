@@ -253,6 +253,6 @@ def open_images(
     A folder is prepared into `cache` (default: a folder of this user's temporary files) and reused while its files are
     unchanged. Raises DataError where there are no usable images, or where a store has another size or colour.
     """
-    from simgan_core.datasets.opening import open_folder_or_store  # the adapters import this module
+    from simgan_core.datasets.open_images import open_images as open_any  # it imports this module
 
-    return open_folder_or_store(Path(path), size, colour, cache)
+    return open_any(path, size, colour, cache)

@@ -65,8 +65,8 @@ def evaluate_gaze(truth: Floats, predicted: Floats) -> GazeReport:
     truth, predicted = _angles(truth, "truth"), _angles(predicted, "predictions")
     if truth.shape != predicted.shape:
         raise ValueError(
-            f"truth of shape {truth.shape} and predictions of shape {predicted.shape} found; the same images in the same "
-            "order expected on both sides; predict every image of the truth file"
+            f"truth of shape {truth.shape} and predictions of shape {predicted.shape} found; the same images in the "
+            "same order expected on both sides; predict every image of the truth file"
         )
     errors = angular_error_deg(truth, predicted)
     right = 100.0 * (errors <= WITHIN_DEG)

@@ -65,7 +65,9 @@ def two_level_bootstrap(
         value = float(statistic(errors))
         drawn = np.empty(draws)
         for k in range(draws):
-            drawn[k] = statistic(errors[np.ix_(rng.choice(seeds, seeds), rng.choice(images, images))])
+            rows = rng.integers(seeds, size=(seeds, 1))
+            columns = rng.integers(images, size=(1, images))
+            drawn[k] = statistic(errors[rows, columns])
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), seeds, images)
 

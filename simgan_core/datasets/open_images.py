@@ -1,0 +1,73 @@
+"""Whatever a user names as images, as a store: a store itself, UnityEyes' output, or any folder of images."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.folder import folder_provenance, prepare_folder
+from simgan_core.datasets.store import Store
+from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
+from simgan_core.datasets.writer import MANIFEST
+
+
+def open_images(
+    path: Path | str, size: tuple[int, int] = (35, 55), colour: bool = False, cache: Path | None = None
+) -> Store:
+    """A store, or a folder prepared into one of that size.
+
+    UnityEyes' folders (JSON beside each image) are cropped and equalised, other folders are cropped to the aspect ratio
+    and resized. Their store is kept in `cache` (default: a folder of this user's temporary files) and reused while the
+    files are unchanged. Raises DataError where there are no usable images, or where a store has another size or colour.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return _checked(Store.open(path), size, colour)
+    if not path.is_dir():
+        remedy = "name a store, or a folder that holds the image files themselves"
+        raise DataError(path, found="no such folder", expected="a store or a folder of images", remedy=remedy)
+    options: dict[str, Any] = {"size": size, "colour": colour}
+    if is_unityeyes(path):
+        provenance = unityeyes_provenance(path, **options, crop_px=None, equalise=True)
+    else:
+        provenance = folder_provenance(path, **options, rule="crop", equalise=False)
+    key = hashlib.sha256(json.dumps([str(path.resolve()), provenance], sort_keys=True).encode()).hexdigest()
+    kept = (cache or Path(tempfile.gettempdir()) / f"simgan-{_user()}") / f"{path.name}-{key[:16]}"
+    if (kept / MANIFEST).is_file():
+        return Store.open(kept)
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_unityeyes(path):
+        return prepare_unityeyes(path, kept, **options)
+    return prepare_folder(path, kept, **options)
+
+
+def is_unityeyes(folder: Path) -> bool:
+    """Whether the folder, or its `imgs/`, holds JSON files named like its images."""
+    place = folder / "imgs" if (folder / "imgs").is_dir() else folder
+    return any(
+        (place / f"{path.stem}{suffix}").is_file() for path in place.glob("*.json") for suffix in (".jpg", ".png")
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return "user"
+
+
+def _checked(store: Store, size: tuple[int, int], colour: bool) -> Store:
+    channels = 3 if colour else 1
+    if store.size != size or store.channels != channels:
+        raise DataError(
+            store.path,
+            found=f"images of {store.size[0]} x {store.size[1]} with {store.channels} channel(s)",
+            expected=f"{size[0]} x {size[1]} with {channels}",
+            remedy="prepare the store again with that size, or change the configuration's size and channels",
+        )
+    return store

@@ -1,0 +1,122 @@
+"""Your own folder of images: order, resize rule, labels, colour, broken files, and the cache behind `open_images`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.folder import prepare_folder
+from simgan_core.datasets.store import Store, StoreWriter, open_images
+
+
+def _folder(path: Path, count: int = 12, height: int = 80, width: int = 100) -> Path:
+    path.mkdir()
+    for i in range(count):
+        image = np.full((height, width, 3), 10 * i, np.uint8)
+        image[:, : width // 2, 2] = 200  # red, in OpenCV's order of channels
+        cv2.imwrite(str(path / f"{i}.png"), image)
+    (path / "notes.txt").write_text("not an image")
+    return path
+
+
+def test_images_keep_their_natural_order_and_names(tmp_path: Path) -> None:
+    store = prepare_folder(_folder(tmp_path / "in"), tmp_path / "store", colour=True, progress=False)
+    store.verify()
+    assert (len(store), store.size, store.channels, store.has_labels) == (12, (35, 55), 3, False)
+    assert store.annotations()["file"].tolist() == [f"{i}.png" for i in range(12)]
+    images = store.images()
+    assert (images[:, 1].mean(axis=(1, 2)) == 10 * np.arange(12)).all()
+    assert (images[:, 0, :, 5] == 200).all() and (images[0, 0, :, -5] == 0).all(), "RGB, red on the left"
+
+
+def test_crop_rule_keeps_the_aspect_ratio_and_the_centre(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    image = np.zeros((200, 110), np.uint8)
+    image[65:135] = 255  # exactly the largest centred window of 35:55
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), image)
+    cropped = prepare_folder(tmp_path / "in", tmp_path / "crop", progress=False).images()
+    assert cropped.shape == (1, 1, 35, 55) and (cropped == 255).all()
+    stretched = prepare_folder(tmp_path / "in", tmp_path / "stretch", rule="stretch", progress=False).images()
+    assert (stretched[0, 0, 0] == 0).all() and (stretched[0, 0, 17] == 255).all()
+
+
+def test_equalise_on_request(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), np.tile(np.linspace(100, 120, 55, dtype=np.uint8), (35, 1)))
+    plain = prepare_folder(tmp_path / "in", tmp_path / "plain", progress=False).images()
+    equalised = prepare_folder(tmp_path / "in", tmp_path / "equalised", equalise=True, progress=False).images()
+    assert (plain.min(), plain.max()) == (100, 120) and (equalised.min(), equalised.max()) == (0, 255)
+
+
+def test_labels_csv_becomes_annotations(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "in", 3)
+    (folder / "labels.csv").write_text("file,pitch,yaw\n2.png,0.2,-0.2\n0.png,0.0,0.0\n1.png,0.1,-0.1\n")
+    store = prepare_folder(folder, tmp_path / "store", progress=False)
+    assert store.pitch_yaw()[:, 0] == pytest.approx([0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("file,pitch\n0.png,1\n", r"labels.csv: found no row for 2 of 3 images, the first 1.png"),
+        ("file,pitch\n0.png,1\n1.png,\n2.png,3\n", "no finite number"),
+        ("file,pitch\n0.png,1\n1.png,a\n2.png,3\n", "no finite number"),
+        ("name,pitch\n0.png,1\n", "column 'file'"),
+        ("file,pitch\n0.png,1\n0.png,1\n1.png,1\n2.png,1\n", "several rows"),
+        ("", "no table"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path: Path, labels: str, message: str) -> None:
+    folder = _folder(tmp_path / "in", 3)
+    (folder / "labels.csv").write_text(labels)
+    with pytest.raises(DataError, match=message):
+        prepare_folder(folder, tmp_path / "store", progress=False)
+    assert not list(tmp_path.glob("store*"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_truncated_empty_and_foreign_files_are_named(tmp_path: Path, suffix: str) -> None:
+    folder = _folder(tmp_path / "in", 3)
+    broken = folder / f"1{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (80, 100), dtype=np.uint8)
+    whole = cv2.imencode(suffix, noise)[1].tobytes()
+    for content in (whole[: len(whole) * 2 // 3], b"", b"hello"):
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=rf"1\{suffix}: found {len(content)} bytes that are not a whole image"):
+            prepare_folder(folder, tmp_path / "store", progress=False)
+        assert not list(tmp_path.glob("store*"))
+
+
+def test_no_folder_and_no_images(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for prepare in (lambda p: prepare_folder(p, tmp_path / "store"), lambda p: open_images(p, cache=tmp_path / "c")):
+        with pytest.raises(DataError, match="empty: found no images"):
+            prepare(tmp_path / "empty")
+        with pytest.raises(DataError, match="nowhere: found no such folder"):
+            prepare(tmp_path / "nowhere")
+
+
+def test_open_images_prepares_once_and_follows_changes(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "in", 4)
+    first = open_images(folder, (20, 30), cache=tmp_path / "cache")
+    assert (len(first), first.size) == (4, (20, 30))
+    stamp = (first.path / "store.json").stat().st_mtime_ns
+    again = open_images(folder, (20, 30), cache=tmp_path / "cache")
+    assert again.path == first.path and (again.path / "store.json").stat().st_mtime_ns == stamp
+    (folder / "0.png").unlink()
+    assert len(open_images(folder, (20, 30), cache=tmp_path / "cache")) == 3
+    assert open_images(folder, (20, 31), cache=tmp_path / "cache").size == (20, 31)
+
+
+def test_open_images_takes_a_store_of_the_right_form(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", size=(36, 60), provenance={}) as writer:
+        writer.append(np.zeros((3, 1, 36, 60), np.uint8))
+    assert isinstance(open_images(tmp_path / "s", (36, 60)), Store)
+    with pytest.raises(DataError, match=r"36 x 60 with 1 channel\(s\); expected 35 x 55 with 1"):
+        open_images(tmp_path / "s")
+    with pytest.raises(DataError, match="with 3"):
+        open_images(tmp_path / "s", (36, 60), colour=True)
