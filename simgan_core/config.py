@@ -126,7 +126,7 @@ class TrainingConfig:
     k_g: int = setting(2, "v1", "refiner updates per step; users quoting v2 read 50, one reports collapse with it", "2")
     k_d: int = setting(1, "paper", "discriminator updates per step", "1")
     optimiser: Literal["adam", "sgd"] = setting(
-        "adam", "ours", "far fewer steps than SGD for the same picture", "SGD (Algorithm 1)"
+        "adam", "ours", "needs no tuning of rates per network; SGD is a setting", "SGD (Algorithm 1)"
     )
     learning_rate: float = setting(1e-3, "paper", "for R and D alike", "0.001")
     beta1: float = setting(0.5, "ours", "Adam's momentum, as usual for adversarial training", "no Adam")
