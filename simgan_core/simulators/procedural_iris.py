@@ -57,17 +57,18 @@ def _around(rng: np.random.Generator, angle: Array, waves: int) -> Array:
 
 def _stroma(rng: np.random.Generator, radius: Array, angle: Array, limbus_mm: float) -> Array:
     """Brightness of the iris' fibres and crypts: noise stretched along the radius, drawn in polar coordinates."""
-    polar: NDArray[np.floating] = np.zeros((_POLAR, _POLAR))
+    polar = np.zeros((_POLAR, _POLAR))
     wave = 2.0 * rng.standard_normal() * np.sin(np.linspace(0.0, 4.0, _POLAR))
     for around, along, weight in ((140, 3, 0.30), (60, 5, 0.22), (24, 6, 0.15)):
         coarse = rng.standard_normal((around, along))
         rows = np.linspace(0.0, around, _POLAR, endpoint=False)[:, None] + wave
         columns = np.broadcast_to(np.linspace(0.0, along - 1.0, _POLAR)[None], rows.shape)
-        polar += np.asarray(weight * map_coordinates(coarse, (rows, columns), order=1, mode="grid-wrap"))
+        polar += weight * np.asarray(map_coordinates(coarse, (rows, columns), order=1, mode="grid-wrap"), np.float64)
     for _ in range(int(rng.integers(4, 11))):  # crypts: dark lozenges
         row, column = rng.uniform(0, _POLAR), rng.uniform(0.45, 0.85) * _POLAR
-        rows = (np.arange(_POLAR)[:, None] - row + _POLAR / 2) % _POLAR - _POLAR / 2
-        polar -= 0.45 * np.exp(-((rows / 9.0) ** 2) - ((np.arange(_POLAR)[None] - column) / 28.0) ** 2)
+        off_row = (np.arange(_POLAR, dtype=np.float64)[:, None] - row + _POLAR / 2) % _POLAR - _POLAR / 2
+        off_column = np.arange(_POLAR, dtype=np.float64)[None] - column
+        polar -= 0.45 * np.exp(-((off_row / 9.0) ** 2) - (off_column / 28.0) ** 2)
     at_row = (angle / (2 * np.pi) % 1.0) * _POLAR
     at_column = np.clip(radius / limbus_mm, 0.0, 1.0) * (_POLAR - 1)
     fibres = map_coordinates(polar, (at_row, at_column), order=1, mode="grid-wrap")
@@ -77,7 +78,7 @@ def _stroma(rng: np.random.Generator, radius: Array, angle: Array, limbus_mm: fl
 def _sclera(rng: np.random.Generator, x: Array, y: Array, pixels: int, side_mm: float) -> Array:
     """White of the eye [t, t, 3], linear: yellowish and redder away from the iris, with veins."""
     radius = np.hypot(x, y)
-    white = np.array([0.66, 0.62, 0.58]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
+    white = np.array([0.76, 0.72, 0.68]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
     redness = rng.uniform(0.4, 1.3)
     absorbed = redness * 0.35 * np.clip((radius - 6.2) / 4.5, 0.0, 2.5) ** 1.3
     absorbed = absorbed + redness * 0.55 * _veins(rng, pixels, side_mm)

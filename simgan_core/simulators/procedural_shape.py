@@ -29,6 +29,7 @@ LID_RINGS = 6  # rings 0 to 5 follow the gaze
 PATTERN_HALF_MM = 38.0  # half of the side of the skin texture
 _CARUNCLE = 3  # control vertices of its patch, after those of the rings
 _BURIED_MM = 11.2  # distance from the eyeball's centre, less than its radius
+_ALONG = (0.0, 0.05, 0.105, 0.18, 0.28, 0.39, 0.51, 0.64, 0.77, 0.89, 1.0)  # columns 0 to 10, share of the width
 _MARGIN_TEXTURE_MM = 1.5  # depth of the lid margin in the texture, where it is seen edge on in space
 
 
@@ -84,9 +85,7 @@ def _corners(shape: EyeShape) -> tuple[float, float]:
 
 def _margin(shape: EyeShape) -> Array:
     """Frontal positions [20, 2] of the lid margin's columns, closer together near the corners."""
-    even = np.linspace(0.0, 1.0, OUTER_COLUMN + 1)
-    along = 0.5 * even + 0.5 * (0.5 - 0.5 * np.cos(np.pi * even))
-    upper, lower = lid_curves(shape, along)
+    upper, lower = lid_curves(shape, np.array(_ALONG))
     return np.concatenate((upper, lower[-2:0:-1]))
 
 

@@ -127,7 +127,7 @@ def _inside(x: Array, y: Array, upper: Array, lower: Array) -> Array:
 
 def _lid_window(places: _Places) -> Array:
     """1 along the lids, fading out at and beyond the corners."""
-    return np.asarray(np.clip(6.0 * places.along, 0, 1) * np.clip(10.0 * (1.0 - places.along), 0.25, 1))
+    return np.asarray(np.clip(6.0 * places.along, 0, 1) * np.clip(10.0 * (1.0 - places.along), 0.1, 1))
 
 
 def _pigments(rng: np.random.Generator, traits: SkinTraits, places: _Places, pixels: int) -> tuple[Array, Array]:
