@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
@@ -77,9 +78,11 @@ def package_versions() -> dict[str, str]:
 @cache
 def device() -> dict[str, object]:
     """The hardware that computes: processor model and cores, and the GPU's name where there is one."""
-    import torch  # imported here: the command line must start fast
+    found: dict[str, object] = {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))}
+    if "torch" not in sys.modules and not Path("/dev/nvidiactl").exists():
+        return found  # importing torch takes seconds
+    import torch
 
-    found: dict[str, object] = {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
     if torch.cuda.is_available():
         found |= {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()}
     return found

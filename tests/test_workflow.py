@@ -1,0 +1,224 @@
+"""The graph of notebooks: checked before it runs, resumed after a failure, rerun only where out of date."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from simgan_core import execution, provenance, reproduce
+from simgan_core.execution import NotebookError
+from simgan_core.reproduce import Step
+from simgan_core.run_folder import RunFolder
+
+PARAMETERS = 'DATA = "embedded"\nPROFILE = "smoke"\nSEED = 0\nRUN_DIR = ""'
+BODY = """
+import json
+from pathlib import Path
+out = Path(RUN_DIR) / "{folder}"
+out.mkdir(parents=True, exist_ok=True)
+with (out / "log.txt").open("a") as log:
+    log.write(f"{{SEED}}\\n")
+(out / "metrics.json").write_text(json.dumps({{"{name}.seed": {{
+    "value": SEED, "low": None, "high": None, "unit": "", "seeds": 1, "n": 1}}}}))
+(out / "claims.json").write_text("[]")
+"""
+
+
+def notebook(path: Path, code: str, *, parameters: str = PARAMETERS, tag: bool = True) -> Path:
+    cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+    if tag:
+        cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four notebooks in the place of ours, quick ones."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for step in (*reproduce.STEPS, reproduce.SCORECARD):
+        place = step.name + ("/seed-{SEED}" if step.per_seed else "")
+        code = BODY.format(folder="@@", name=step.name).replace('"@@"', f'f"{place}"')
+        notebook(folder / f"{step.name}.ipynb", code)
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
+    for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+    return folder
+
+
+def runs(run: Path) -> dict[str, int]:
+    """How often each notebook has run."""
+    return {str(log.parent.relative_to(run)): len(log.read_text().split()) for log in run.rglob("log.txt")}
+
+
+@pytest.mark.slow
+def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(notebooks: Path, tmp_path: Path) -> None:
+    def go(seeds: int = 2) -> dict[str, int]:
+        plan = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=seeds)
+        assert reproduce.run_plan(plan).is_file()
+        return runs(tmp_path / "report" / "run")
+
+    first = go()
+    assert first == {
+        "01_data": 1, "02_training/seed-0": 1, "02_training/seed-1": 1, "07_gaze_evaluation": 1, "09_scorecard": 1,
+    }  # fmt: skip
+    wall = json.loads((tmp_path / "report/provenance.json").read_text())["wall_s"]
+    assert set(wall) == {"01_data", "02_training-seed-0", "02_training-seed-1", "07_gaze_evaluation", "09_scorecard"}
+    assert (tmp_path / "report/notebooks/07_gaze_evaluation.html").stat().st_size > 10_000
+    assert go() == first, "nothing was out of date"
+
+    # One seed more trains that seed and compares again; the finished seeds are kept. An edit makes a notebook run again.
+    file = notebooks / "09_scorecard.ipynb"
+    file.write_text(file.read_text().replace("import json", "import json, os"))
+    assert go(seeds=3) == first | {"02_training/seed-2": 1, "07_gaze_evaluation": 2, "09_scorecard": 2}
+
+
+@pytest.mark.slow
+def test_a_failed_notebook_is_reported_kept_and_resumed(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = (notebooks / "02_training.ipynb").read_text()
+    (notebooks / "02_training.ipynb").write_text(whole.replace("import json", "1 / 0", 1))
+    plan = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=1, only="02")
+    with pytest.raises(RuntimeError, match="Run the same command again"):
+        reproduce.run_plan(plan)
+    assert "02_training.ipynb stopped: ZeroDivisionError" in capfd.readouterr().err
+    run = tmp_path / "report" / "run"
+    assert "ZeroDivisionError" in (run / "notebooks/02_training-seed-0.failed.ipynb").read_text()
+    assert not (tmp_path / "report/index.html").exists()
+
+    (notebooks / "02_training.ipynb").write_text(whole)
+    reproduce.run_plan(reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=1, only="02"))
+    assert runs(run) == {"01_data": 1, "02_training/seed-0": 1, "09_scorecard": 1}
+    assert not (run / "notebooks/02_training-seed-0.failed.ipynb").exists()
+
+
+def test_only_takes_a_notebook_with_what_it_needs() -> None:
+    assert reproduce.names(reproduce.select("02")) == ["01_data", "02_training", "09_scorecard"]
+    assert reproduce.names(reproduce.select("07_gaze_evaluation")) == reproduce.names(reproduce.select(None))
+    assert reproduce.select("09") == (Step("09_scorecard"),)
+    with pytest.raises(ValueError, match=r"no notebook '03'; expected one of 01_data"):
+        reproduce.select("03")
+
+
+def break_tag(folder: Path) -> None:
+    notebook(folder / "07_gaze_evaluation.ipynb", "pass", tag=False)
+
+
+def break_name(folder: Path) -> None:
+    notebook(folder / "07_gaze_evaluation.ipynb", "pass", parameters=PARAMETERS.replace("RUN_DIR", "RUN_FOLDER"))
+
+
+def break_number(folder: Path) -> None:
+    notebook(folder / "07_gaze_evaluation.ipynb", "pass", parameters=PARAMETERS + "\nSTEPS = 3")
+
+
+def break_file(folder: Path) -> None:
+    (folder / "07_gaze_evaluation.ipynb").unlink()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (break_tag, "0 cells tagged 'parameters'; expected one"),
+        (break_name, "has no parameter RUN_DIR; it has DATA, PROFILE, SEED, RUN_FOLDER"),
+        (break_number, "has 5 parameters; expected at most 4"),
+        (break_file, "does not exist"),
+    ],
+)
+def test_notebooks_are_checked_before_anything_runs(
+    notebooks: Path, tmp_path: Path, break_it: Callable[[Path], None], message: str
+) -> None:
+    break_it(notebooks)
+    with pytest.raises(NotebookError, match=message):
+        reproduce.plan("embedded", "smoke", out=tmp_path / "report", only="01")
+    assert not (tmp_path / "report").exists(), "something was written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": "imagined"}, "data 'imagined' is not known; expected one of embedded, mini, full"),
+        ({"profile_name": "gpus"}, "profile 'gpus' is not known"),
+        ({"data": "mini", "data_root": Path("/nowhere/at/all")}, "data root /nowhere/at/all is not a folder"),
+        ({"seeds": 0}, "seeds is 0; expected 1 or more"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reproduce.plan(**({"out": tmp_path / "report"} | arguments))  # type: ignore[arg-type]
+    assert not (tmp_path / "report").exists()
+
+
+def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    plan = reproduce.plan("embedded", "smoke", out=tmp_path / "a", seeds=3, jobs=4)
+    assert plan.threads_per_seed == 2
+    threads = {step["name"]: step["threads"] for step in plan.workflow()["steps"]}
+    assert threads == {"01_data": 8, "02_training": 2, "07_gaze_evaluation": 8, "09_scorecard": 8}
+
+
+def test_two_runs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with reproduce._alone(lock), pytest.raises(RuntimeError, match="another run works in"), reproduce._alone(lock):
+        pass
+    with reproduce._alone(lock):
+        pass  # released
+
+
+def test_other_data_in_the_same_place_make_the_stores_out_of_date(notebooks: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "mpiigaze").mkdir(parents=True)
+    (root / "mpiigaze/p00.npz").write_bytes(b"one half")
+
+    def made_with() -> dict[str, str]:
+        plan = reproduce.plan("mini", "smoke", data_root=root, out=tmp_path / "report")
+        return {step["name"]: step["made_with"] for step in plan.workflow()["steps"]}
+
+    before = made_with()
+    assert made_with() == before
+    (root / "mpiigaze/p00.npz").write_bytes(b"the other half")
+    after = made_with()
+    assert {name for name in before if before[name] != after[name]} == {"01_data"}
+
+
+def test_a_folder_serves_one_kind_of_run(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "run", data="embedded", profile_name="smoke")
+    with pytest.raises(ValueError, match="holds a run of profile 'smoke' on data 'embedded'"):
+        RunFolder.open(tmp_path / "run", data="embedded", profile_name="cpu")
+    with pytest.raises(ValueError, match="DATA is 'nothing'"):
+        RunFolder.open(tmp_path / "new", data="nothing", profile_name="cpu")
+
+
+def test_the_fingerprint_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "simgan_core"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from simgan_core import b\n")
+    (package / "b.py").write_text("def f():\n    import simgan_core.c\n")
+    (package / "c.py").write_text("")
+    (package / "unrelated.py").write_text("")
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    file = notebook(tmp_path / "x.ipynb", "%matplotlib inline\nimport simgan_core.a")
+    before = provenance.code_fingerprint(file)
+    (package / "unrelated.py").write_text("x = 1")
+    assert provenance.code_fingerprint(file) == before
+    (package / "c.py").write_text("x = 1")
+    assert provenance.code_fingerprint(file) != before
+
+
+def test_a_kernel_inherits_its_threads(tmp_path: Path) -> None:
+    file = notebook(tmp_path / "x.ipynb", "import os; print(os.environ['OMP_NUM_THREADS'], SEED)")
+    command = [sys.executable, "-m", "simgan_core.execution", str(file), str(tmp_path / "out.ipynb"), "--threads", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "7", "IPYTHONDIR": str(tmp_path / "ipython")}
+    subprocess.run([*command, "-p", "SEED", "5"], check=True, env=environment, capture_output=True)
+    outputs = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    assert outputs[0]["text"].strip() == "1 5"
+    assert execution.parameter_names(file) == ("DATA", "PROFILE", "SEED", "RUN_DIR")
