@@ -30,6 +30,7 @@ from simgan_core.simulators.shading import (
     linear_to_srgb,
     look_up,
     luminance,
+    rotate_rows,
     srgb_to_linear,
     vertex_normals,
 )
@@ -120,6 +121,7 @@ class EyeSimulator:
         self._faces = faces_around(assets.triangles, len(assets.subdivision)).to(self.device)
         self._subdivision = self.assets.subdivision.double()
         self._components = self.assets.components.double().flatten(1)
+        self._ribbons = lashes.Ribbons.of(self.assets.lashes)
         self._skin = _pack_skin(self.assets, colour)
         iris = srgb_to_linear(self.assets.iris.float() / 255)
         self._iris = (iris if colour else luminance(iris)).half()
@@ -156,7 +158,7 @@ class EyeSimulator:
         self._draw_eyeball(scene, parameters, shadow, canvas, depth)
         canvas = canvas.view(count, height, width, channels)
         lashes.draw(canvas, self._project(scene, lashes.strips(scene.control, self.assets, scene.centre, parameters)),
-                    self.assets.lashes, parameters)
+                    self._ribbons, parameters)
         return EyeBatch(self._develop(canvas, parameters), self._labels(scene, parameters), parameters)
 
     def _pose(self, parameters: EyeParameters) -> _Scene:
@@ -245,28 +247,26 @@ class EyeSimulator:
     ) -> None:
         """Trace the pixels of the lid opening and paint those where the eyeball is in front."""
         height, width = (side * self.supersample for side in self.frame)
-        pixel, image = self._opening(scene, height, width)
-        ray = torch.stack(
-            [(pixel % width) + 0.5 - width / 2, torch.div(pixel, width, rounding_mode="floor") % height + 0.5 - height / 2], -1
+        pixel, image, ray = self._opening_rays(scene, depth, height, width)
+        turn = scene.eye_rotation.transpose(1, 2).flatten(1)
+        origin = _rotate(scene.eye_rotation.transpose(1, 2), -scene.centre[:, None])[:, 0]
+        hit = ball.intersect(
+            origin.index_select(0, image), rotate_rows(turn.index_select(0, image), ray), self.assets.eyeball
         )
-        ray = functional.normalize(torch.cat([ray, scene.focal[image, None]], -1), dim=-1)
-        back = scene.eye_rotation.transpose(1, 2)
-        origin = _rotate(back, -scene.centre[:, None])[:, 0][image]
-        local_ray = (back[image] * ray[:, None]).sum(-1)
-        hit = ball.intersect(origin, local_ray, self.assets.eyeball)
-        seen = (hit.hit & (hit.distance * ray[:, 2] < depth[pixel])).nonzero()[:, 0]
-        pixel, image, ray = pixel[seen], image[seen], ray[seen]
-        rotation = scene.eye_rotation[image]
-        normal = (rotation * hit.normal[seen][:, None]).sum(-1)
-        point = hit.distance[seen, None] * ray - scene.centre[image]
+        seen = (hit.hit & (hit.distance * ray[:, 2] < depth.index_select(0, pixel))).nonzero()[:, 0]
+        pixel, image, ray, on_cornea = (t.index_select(0, seen) for t in (pixel, image, ray, hit.cornea))
+        normal = rotate_rows(scene.eye_rotation.flatten(1).index_select(0, image), hit.normal.index_select(0, seen))
+        point = hit.distance.index_select(0, seen)[:, None] * ray - scene.centre.index_select(0, image)
         shade = _occlusion(depth, pixel, height, width)
         lit = 1 - p.shadow_strength[image] * (1 - shadow.lit_at(point, image))
-        albedo, inside = self._eyeball_albedo(hit.texture[seen], p, image)
-        upright = torch.where((inside & hit.cornea[seen])[:, None], -rotation[:, :, 2], normal)
-        cosine = (upright * p.light[image]).sum(-1).clamp(min=0)
+        albedo, inside = self._eyeball_albedo(hit.texture.index_select(0, seen), p, image)
+        axis = -scene.eye_rotation[:, :, 2].index_select(0, image)
+        upright = torch.where((inside & on_cornea)[:, None], axis, normal)
+        light_direction = p.light.index_select(0, image)
+        cosine = (upright * light_direction).sum(-1).clamp(min=0)
         around = self._visibility @ self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1)
         open_sky = (around / self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1).sum()) ** p.occlusion
-        open_sky = open_sky[image] * (1 - 0.9 * shade)
+        open_sky = open_sky[image] * (1 - 0.8 * shade)
         light = (self._ambient(p, upright, image) + p.screen_intensity[image, None]) * open_sky[:, None]
         light = light + (p.light_intensity[image] * lit * cosine * (1 - 0.6 * shade))[:, None]
         mirror = ray - 2 * (ray * normal).sum(-1, keepdim=True) * normal
@@ -274,16 +274,26 @@ class EyeSimulator:
         canvas[pixel] = albedo * light + gloss[:, None]
         depth[pixel] = 0
 
-    def _opening(self, scene: _Scene, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Pixels of the box around the projected lid margins: flat index [N] and image [N]."""
+    def _opening_rays(self, scene: _Scene, depth: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels around the lid opening where the eyeball may be in front: flat index [N], image [N], unit ray [N, 3].
+
+        A pixel qualifies inside the box of the projected lid margins where no skin lies nearer than the front of the
+        sphere that holds the whole eyeball.
+        """
         margin = self._project(scene, scene.control[:, self.assets.lid_loops[0]])[..., :2]
         low, high = margin.amin(1) - self.supersample, margin.amax(1) + self.supersample
         x = torch.arange(width, device=self.device) + 0.5
         y = torch.arange(height, device=self.device) + 0.5
-        in_x = (x >= low[:, :1]) & (x <= high[:, :1])
-        in_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
-        pixel = (in_y[:, :, None] & in_x[:, None, :]).flatten().nonzero()[:, 0]
-        return pixel, torch.div(pixel, height * width, rounding_mode="floor")
+        in_box = ((y >= low[:, 1:]) & (y <= high[:, 1:]))[:, :, None] & ((x >= low[:, :1]) & (x <= high[:, :1]))[:, None]
+        ray_x, ray_y = ((x - width / 2) / scene.focal[:, None])[:, None], ((y - height / 2) / scene.focal[:, None])[..., None]
+        at = scene.centre[:, :, None, None]
+        off_x, off_y = ray_x * at[:, 2] - at[:, 0], ray_y * at[:, 2] - at[:, 1]
+        reach = self.assets.eyeball.cornea_apex_mm**2 - off_x * off_x - off_y * off_y
+        front = at[:, 2] - reach.clamp(min=0).sqrt() - 0.5
+        pixel = (in_box & (front < depth.view(-1, height, width))).flatten().nonzero()[:, 0]
+        image = torch.div(pixel, height * width, rounding_mode="floor")
+        ray = torch.stack([ray_x.expand(-1, height, -1), ray_y.expand(-1, -1, width)], -1).view(-1, 2)
+        return pixel, image, functional.normalize(functional.pad(ray.index_select(0, pixel), (0, 1), value=1.0), dim=-1)
 
     def _eyeball_albedo(self, plane: Tensor, p: EyeParameters, image: Tensor) -> tuple[Tensor, Tensor]:
         """Albedo [P, C] at positions [P, 2] (mm) of the iris plane, and whether each is inside the limbus."""

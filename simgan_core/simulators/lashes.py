@@ -5,6 +5,8 @@ Legend: B images, R = 5 points from root to tip, J guide hairs along a lid.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,6 +48,33 @@ def _grow(
     return torch.stack(points, 2).flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class Ribbons:
+    """Topology of both ribbons and their textures side by side: the upper lid's on the left half."""
+
+    triangles: Tensor  # [F,3] into the vertices of `strips`
+    uv: Tensor  # [F,3,2]
+    alpha: Tensor  # uint8 [N,h,w,1]
+
+    @staticmethod
+    def of(assets: LashAssets) -> Ribbons:
+        """Prepare the ribbons of one set of assets, on its device."""
+        count = min(len(assets.upper_alpha), len(assets.lower_alpha))
+        alpha = torch.cat([assets.upper_alpha[:count], assets.lower_alpha[:count]], -1)
+        triangles, uv, first = [], [], 0
+        for lid, (low, high) in enumerate((_UPPER, _LOWER)):
+            hairs = high - low
+            vertex = torch.arange(hairs * _POINTS)
+            along = torch.div(vertex, _POINTS, rounding_mode="floor") / (hairs - 1)
+            out = 1 - (vertex % _POINTS) / (_POINTS - 1)
+            uv.append(torch.stack([(lid + along) / 2, out], -1))
+            triangles += _grid(hairs, first)
+            first += hairs * _POINTS
+        index = torch.tensor(triangles)
+        device = alpha.device
+        return Ribbons(index.to(device), torch.cat(uv)[index].to(device), alpha[..., None].contiguous())
+
+
 def _grid(hairs: int, first: int) -> list[list[int]]:
     """Triangles of one ribbon of `hairs` hairs whose vertices start at `first`."""
     triangles = []
@@ -57,22 +86,13 @@ def _grid(hairs: int, first: int) -> list[list[int]]:
     return triangles
 
 
-def draw(canvas: Tensor, screen: Tensor, assets: LashAssets, parameters: EyeParameters) -> None:
+def draw(canvas: Tensor, screen: Tensor, ribbons: Ribbons, parameters: EyeParameters) -> None:
     """Darken the picture [B, h, w, C] in place under the ribbons, given their projected vertices [B, n, 3]."""
     height, width = canvas.shape[1:3]
-    upper = _UPPER[1] - _UPPER[0]
+    fragments = rasterise(screen, ribbons.triangles, height, width, two_sided=True)
+    where = fragments.interpolate_corners(ribbons.uv)
+    alpha = look_up(ribbons.alpha, parameters.lash.index_select(0, fragments.image), where, smooth=True) / 255
+    density = parameters.lash_density.index_select(0, fragments.image)[:, None]
+    alpha = (1 - (1 - alpha) ** 3) * density  # hairs lie in three layers
     flat = canvas.view(-1, canvas.shape[-1])
-    for textures, hairs, first in (
-        (assets.upper_alpha, upper, 0),
-        (assets.lower_alpha, _LOWER[1] - _LOWER[0], upper * _POINTS),
-    ):
-        triangles = torch.tensor(_grid(hairs, first), device=canvas.device)
-        vertex = torch.arange(hairs * _POINTS, device=canvas.device)
-        along = torch.div(vertex, _POINTS, rounding_mode="floor") / (hairs - 1)
-        out = 1 - (vertex % _POINTS) / (_POINTS - 1)
-        uv = torch.stack([along, out], -1)
-        fragments = rasterise(screen, triangles, height, width, two_sided=True)
-        where = fragments.interpolate_corners(uv[triangles - first])
-        alpha = look_up(textures[..., None], parameters.lash[fragments.image], where, smooth=True) / 255
-        alpha = (1 - (1 - alpha) ** 3) * parameters.lash_density[fragments.image, None]  # hairs lie in three layers
-        flat[fragments.pixel] *= 1 - (1 - _LASH_ALBEDO) * alpha
+    flat[fragments.pixel] *= 1 - (1 - _LASH_ALBEDO) * alpha

@@ -39,14 +39,14 @@ class EyeRanges:
     shape_scale: float = 0.7
     skins: tuple[int, ...] | None = None  # skin indices to draw from; None = all
     lid_open_normal_deg: Range = (-5.0, 3.5)  # upper lid beyond the shape's own opening; negative closes
-    lid_gain: Range = (1.2, 1.5)  # degrees of upper lid per degree of gaze downwards
+    lid_gain: Range = (1.0, 1.4)  # degrees of upper lid per degree of gaze downwards
     skin_bump: Range = (0.5, 1.5)
     skin_tone_normal: Range = (0.0, 0.12)  # log of the skin's albedo factor
     # eyeball
     iris_scale: Range = (0.93, 1.02)
     pupil_radius_mm: Range = (1.2, 2.4)
     iris_tone: Range = (0.2, 0.7)
-    sclera_tone: Range = (0.3, 0.75)
+    sclera_tone: Range = (0.3, 0.85)
     # light
     light_elevation_normal_deg: Range = (15.0, 22.0)
     light_azimuth_normal_deg: Range = (0.0, 35.0)

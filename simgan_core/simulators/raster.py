@@ -1,6 +1,8 @@
 """Z-buffer for batches of meshes of one topology, in plain torch operations: exact, deterministic, device-agnostic.
 
-Legend: B images, W vertices, F triangles, P covered pixels, N candidates (pixels in the boxes of visible triangles).
+Each visible triangle is cut into the spans of pixel centres that it covers, row by row; the nearest span wins a pixel.
+
+Legend: B images, W vertices, F triangles, T visible triangles, R rows (of triangles), N span pixels, P covered pixels.
 Screen coordinates are pixels with pixel centres at halves; depth grows away from the camera.
 """
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 _DEPTH_STEPS = 2**24
 _EDGE_TOLERANCE = 1e-4  # in barycentric units: neighbours overlap by a hair rather than leave a gap
+_FLAT = 1e-9  # edges flatter than this (barycentric units per pixel) count as horizontal
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,17 @@ class Fragments:
 
     def interpolate(self, attributes: Tensor, triangles: Tensor) -> Tensor:
         """Interpolate vertex attributes [B, W, A] to the pixels [P, A]."""
-        vertices = attributes.shape[1]
         flat = attributes.reshape(-1, attributes.shape[-1])
-        corner = triangles[self.triangle] + (self.image * vertices)[:, None]
-        weight = self.barycentric
-        value = flat[corner[:, 0]] * weight[:, :1]
-        value += flat[corner[:, 1]] * weight[:, 1:2]
-        return value.add_(flat[corner[:, 2]] * weight[:, 2:])
+        corner = triangles.index_select(0, self.triangle) + (self.image * attributes.shape[1])[:, None]
+        value = flat.index_select(0, corner[:, 0]).mul_(self.barycentric[:, :1])
+        value.addcmul_(flat.index_select(0, corner[:, 1]), self.barycentric[:, 1:2])
+        return value.addcmul_(flat.index_select(0, corner[:, 2]), self.barycentric[:, 2:])
 
     def interpolate_corners(self, corners: Tensor) -> Tensor:
         """Interpolate attributes [F, 3, A] that are the same in all images, to the pixels [P, A]."""
-        return (corners[self.triangle] * self.barycentric[..., None]).sum(1)
+        value = corners[:, 0].index_select(0, self.triangle).mul_(self.barycentric[:, :1])
+        value.addcmul_(corners[:, 1].index_select(0, self.triangle), self.barycentric[:, 1:2])
+        return value.addcmul_(corners[:, 2].index_select(0, self.triangle), self.barycentric[:, 2:])
 
 
 def rasterise(screen: Tensor, triangles: Tensor, height: int, width: int, *, two_sided: bool = False) -> Fragments:
@@ -46,76 +49,96 @@ def rasterise(screen: Tensor, triangles: Tensor, height: int, width: int, *, two
     `screen` [B, W, 3] holds x, y in pixels and depth; `triangles` [F, 3]. Triangles are seen when their corners run
     clockwise on the screen as displayed (y down), or from both sides with `two_sided`.
     """
-    setup, owner, box = _visible_triangles(screen, triangles, height, width, two_sided)
-    candidate, x, y = _box_pixels(box)
-    plane = setup[candidate]
-    b1 = plane[:, 0] * x + plane[:, 1] * y + plane[:, 2]
-    b2 = plane[:, 3] * x + plane[:, 4] * y + plane[:, 5]
-    inside = (torch.minimum(b1, b2) >= -_EDGE_TOLERANCE) & (b1 + b2 <= 1 + _EDGE_TOLERANCE)
-    hit = inside.nonzero()[:, 0]
-    candidate, x, y, plane = candidate[hit], x[hit], y[hit], plane[hit]
-    depth = plane[:, 6] * x + plane[:, 7] * y + plane[:, 8]
-    image = owner[candidate] // len(triangles)
-    pixel = image * (height * width) + y.long() * width + x.long()
-    return _nearest(pixel, depth, owner, candidate, b1[hit], b2[hit], len(screen) * height * width, height * width, triangles)
+    planes, owner, first_row, rows = _visible_triangles(screen, triangles, height, width, two_sided)
+    of_row = torch.repeat_interleave(rows)
+    y = _count_up(rows, of_row).to(planes.dtype).add_(first_row.index_select(0, of_row)).add_(0.5)
+    x, length = _spans(planes.index_select(0, of_row), y, width)
+    of_pixel = torch.repeat_interleave(length)
+    along = _count_up(length, of_pixel)
+    image = torch.div(owner, len(triangles), rounding_mode="floor").index_select(0, of_row)
+    first_pixel = image * (height * width) + y.long() * width + x.long()
+    pixel = along + first_pixel.index_select(0, of_pixel)
+    slope = planes[:, 6].index_select(0, of_row)
+    start = slope * (x + 0.5) + planes[:, 7].index_select(0, of_row) * y + planes[:, 8].index_select(0, of_row)
+    depth = torch.addcmul(start.index_select(0, of_pixel), slope.index_select(0, of_pixel), along.to(slope.dtype))
+    covered, chosen = _nearest(pixel, depth, len(screen) * height * width)
+    triangle = of_row.index_select(0, of_pixel.index_select(0, chosen))
+    return Fragments(
+        pixel=covered,
+        image=torch.div(covered, height * width, rounding_mode="floor"),
+        triangle=owner.index_select(0, triangle) % len(triangles),
+        barycentric=_barycentric(planes.index_select(0, triangle), covered, height, width),
+        depth=depth.index_select(0, chosen),
+    )
 
 
 def _visible_triangles(
     screen: Tensor, triangles: Tensor, height: int, width: int, two_sided: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Planes [T, 9] of barycentrics 1, 2 and depth, owners [T] (image * F + triangle), boxes [T, 4] of those in view."""
-    corner = screen[:, triangles]  # [B,F,3,3]
-    low, high = corner[..., :2].amin(2), corner[..., :2].amax(2)
-    edge1, edge2 = corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0]
-    area = edge1[..., 0] * edge2[..., 1] - edge1[..., 1] * edge2[..., 0]
-    first = (low - 0.5).ceil().clamp_(min=0)
-    limit = torch.tensor([width - 1, height - 1], device=screen.device, dtype=screen.dtype)
-    last = torch.minimum((high - 0.5).floor(), limit)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Triangles in view: planes [T, 9], owners (image * F + triangle) [T], first row and number of rows [T].
+
+    A plane holds the x, y and constant terms of barycentrics 1 and 2 and of depth.
+    """
+    corner = screen.index_select(1, triangles.flatten()).view(len(screen), len(triangles), 3, 3)
+    a, b, c = corner.unbind(2)
+    low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
+    area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+    first = (low[..., :2] - 0.5).ceil().clamp_(min=0)
+    last = torch.minimum((high[..., :2] - 0.5).floor(), torch.tensor([width - 1.0, height - 1.0], device=screen.device))
     seen = (last >= first).all(-1) & ((area.abs() if two_sided else area) > 1e-6)
     owner = seen.flatten().nonzero()[:, 0]
-    base, edge1, edge2, area = (t.flatten(0, 1)[owner] for t in (corner[:, :, 0], edge1, edge2, area))
-    inverse = 1 / area
+    base, b, c = corner.view(-1, 3, 3).index_select(0, owner).unbind(1)
+    edge1, edge2 = b - base, c - base
+    inverse = 1 / (edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0])
     a1, c1 = edge2[:, 1] * inverse, -edge2[:, 0] * inverse  # barycentric 1 = a1 (x - x0) + c1 (y - y0)
     a2, c2 = -edge1[:, 1] * inverse, edge1[:, 0] * inverse
     dx, dy = edge1[:, 2] * a1 + edge2[:, 2] * a2, edge1[:, 2] * c1 + edge2[:, 2] * c2
     x0, y0, z0 = base.unbind(-1)
-    setup = torch.stack(
+    planes = torch.stack(
         [a1, c1, -a1 * x0 - c1 * y0, a2, c2, -a2 * x0 - c2 * y0, dx, dy, z0 - dx * x0 - dy * y0], dim=-1
     )
-    return setup, owner, torch.cat([first, last], -1).flatten(0, 1)[owner]
+    first_row = first[..., 1].flatten().index_select(0, owner)
+    last_row = last[..., 1].flatten().index_select(0, owner)
+    return planes, owner, first_row, (last_row - first_row + 1).long()
 
 
-def _box_pixels(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """List the pixel centres of all boxes [T, 4]: number of the box [N], x [N], y [N]."""
-    columns = box[:, 2] - box[:, 0] + 1
-    count = (columns * (box[:, 3] - box[:, 1] + 1)).long()
-    candidate = torch.repeat_interleave(count)
-    start = count.cumsum(0) - count
-    offset = (torch.arange(len(candidate), device=box.device) - start[candidate]).to(box.dtype)
-    x0y0w = torch.stack([box[:, 0], box[:, 1], columns], -1)[candidate]
-    row = torch.div(offset + 0.5, x0y0w[:, 2]).floor_()  # the half keeps the quotient off whole numbers
-    x = x0y0w[:, 0] + (offset - row * x0y0w[:, 2]) + 0.5
-    return candidate, x, x0y0w[:, 1] + row + 0.5
+def _count_up(count: Tensor, owner: Tensor) -> Tensor:
+    """0, 1, ... within each run of `count` elements; `owner` = repeat_interleave(count)."""
+    start = count.cumsum(0).sub_(count)
+    return torch.arange(len(owner), device=owner.device).sub_(start.index_select(0, owner))
 
 
-def _nearest(
-    pixel: Tensor, depth: Tensor, owner: Tensor, candidate: Tensor, b1: Tensor, b2: Tensor, pixels: int, per_image: int,
-    triangles: Tensor,
-) -> Fragments:
-    """Keep one candidate per pixel: the nearest, on a tie the one listed last."""
+def _spans(planes: Tensor, y: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """First column and length [R] of the run of pixel centres of row y inside each triangle's three edges."""
+    a1, c1, d1, a2, c2, d2 = planes[:, :6].unbind(-1)
+    first, last = torch.full_like(y, 0.0), torch.full_like(y, width - 1.0)
+    edges = ((a1, c1, d1), (a2, c2, d2), (-a1 - a2, -c1 - c2, 1 - d1 - d2))
+    for a, c, d in edges:  # inside means a x + c y + d >= 0
+        a = torch.where(a.abs() < _FLAT, _FLAT, a)
+        bound = -(c * y + d + _EDGE_TOLERANCE) / a - 0.5
+        first = torch.where(a > 0, torch.maximum(first, bound.ceil()), first)
+        last = torch.where(a < 0, torch.minimum(last, bound.floor()), last)
+    return first, (last - first + 1).clamp_(min=0).long()
+
+
+def _nearest(pixel: Tensor, depth: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+    """Covered pixels [P], sorted, and the number [P] of the nearest entry at each; on a tie the one listed last."""
     count = len(pixel)
-    near, far = (depth.amin(), depth.amax()) if count else (depth.new_zeros(()), depth.new_ones(()))
-    nearness = ((far - depth) / (far - near).clamp(min=1e-6) * (_DEPTH_STEPS - 1)).long()
-    key = nearness * (count + 1) + torch.arange(1, count + 1, device=pixel.device)
+    if count == 0:
+        return pixel, pixel
+    near, far = depth.aminmax()
+    steps = (far - depth).mul_((_DEPTH_STEPS - 1) / (far - near).clamp(min=1e-6))
+    key = steps.long().mul_(count + 1).add_(torch.arange(1, count + 1, device=pixel.device))
     best = torch.zeros(pixels, dtype=torch.int64, device=pixel.device)
     best.scatter_reduce_(0, pixel, key, reduce="amax")
     covered = best.nonzero()[:, 0]
-    chosen = best[covered] % (count + 1) - 1
-    b1, b2 = b1[chosen], b2[chosen]
-    return Fragments(
-        pixel=covered,
-        image=covered // per_image,
-        triangle=owner[candidate[chosen]] % len(triangles),
-        barycentric=torch.stack([1 - b1 - b2, b1, b2], -1),
-        depth=depth[chosen],
-    )
+    return covered, best.index_select(0, covered) % (count + 1) - 1
+
+
+def _barycentric(planes: Tensor, pixel: Tensor, height: int, width: int) -> Tensor:
+    """Barycentrics [P, 3] at pixel centres."""
+    x = (pixel % width).to(planes.dtype) + 0.5
+    y = (torch.div(pixel, width, rounding_mode="floor") % height).to(planes.dtype) + 0.5
+    b1 = planes[:, 0] * x + planes[:, 1] * y + planes[:, 2]
+    b2 = planes[:, 3] * x + planes[:, 4] * y + planes[:, 5]
+    return torch.stack([1 - b1 - b2, b1, b2], -1)

@@ -45,13 +45,13 @@ def look_up(textures: Tensor, number: Tensor, uv: Tensor, *, smooth: bool) -> Te
     base = number * (height * width)
     x, y = uv[:, 0] * width - 0.5, uv[:, 1] * height - 0.5
     if not smooth:
-        return flat[base + _cell(y.round(), height) * width + _cell(x.round(), width)].float()
+        return flat.index_select(0, base + _cell(y.round(), height) * width + _cell(x.round(), width)).float()
     x0, y0 = x.floor(), y.floor()
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
     left, right = _cell(x0, width), _cell(x0 + 1, width)
     above, below = base + _cell(y0, height) * width, base + _cell(y0 + 1, height) * width
-    top = torch.lerp(flat[above + left].float(), flat[above + right].float(), fx)
-    return torch.lerp(top, torch.lerp(flat[below + left].float(), flat[below + right].float(), fx), fy)
+    corners = [flat.index_select(0, row + column).float() for row in (above, below) for column in (left, right)]
+    return torch.lerp(torch.lerp(corners[0], corners[1], fx), torch.lerp(corners[2], corners[3], fx), fy)
 
 
 def _cell(coordinate: Tensor, size: int) -> Tensor:
@@ -60,12 +60,12 @@ def _cell(coordinate: Tensor, size: int) -> Tensor:
 
 def vertex_normals(vertices: Tensor, triangles: Tensor, faces_of_vertex: Tensor) -> Tensor:
     """Unit normals [B, W, 3], area-weighted; `faces_of_vertex` [W, n] from `faces_around`, pointing to the camera."""
-    a, b, c = (vertices[:, triangles[:, i]] for i in range(3))
+    a, b, c = (vertices.index_select(1, triangles[:, i]) for i in range(3))
     face = torch.linalg.cross(c - a, b - a)
     face = torch.cat([face, torch.zeros_like(face[:, :1])], 1)
-    total = face[:, faces_of_vertex[:, 0]]
+    total = face.index_select(1, faces_of_vertex[:, 0])
     for column in faces_of_vertex.T[1:]:
-        total = total + face[:, column]
+        total += face.index_select(1, column)
     return functional.normalize(total, dim=-1)
 
 
@@ -77,6 +77,13 @@ def faces_around(triangles: Tensor, vertices: int) -> Tensor:
             lists[vertex].append(number)
     most = max(len(entry) for entry in lists)
     return torch.tensor([entry + [len(triangles)] * (most - len(entry)) for entry in lists])
+
+
+def rotate_rows(rotation: Tensor, vectors: Tensor) -> Tensor:
+    """Apply matrices [P, 9], one per row, to vectors [P, 3]."""
+    x, y, z = vectors[:, :1], vectors[:, 1:2], vectors[:, 2:]
+    columns = rotation.view(-1, 3, 3).unbind(-1)
+    return (columns[0] * x).addcmul_(columns[1], y).addcmul_(columns[2], z)
 
 
 @dataclass(frozen=True)
@@ -106,10 +113,9 @@ class ShadowMap:
 
     def lit_at(self, points: Tensor, image: Tensor) -> Tensor:
         """The same for single points [P, 3] of images [P]: [P]."""
-        frame = self.frame[image]
-        local = (frame * points[:, None]).sum(-1)
+        local = rotate_rows(self.frame.flatten(1).index_select(0, image), points)
         cell = _grid_cell(local) + image * (_GRID * _GRID)
-        return _soft_light(self.height.flatten()[cell] - local[:, 2])
+        return _soft_light(self.height.flatten().index_select(0, cell) - local[:, 2])
 
 
 def ambient_visibility(vertices: Tensor, normals: Tensor, directions: Tensor) -> Tensor:

@@ -7,9 +7,12 @@ equalised at that size and then resized, so that simulated and real images go th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +30,9 @@ from simgan_core.simulators.unityeyes_assets import load_unityeyes_assets
 
 # takes images [B, C, H, W] in [0, 1], the run's seed and the images' numbers; returns images of the same shape
 Sensor = Callable[[Tensor, int, list[int]], Tensor]
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 RENDER_BATCH = 32  # rendered at once: larger batches leave the processor's cache and are slower
 
@@ -78,18 +84,45 @@ def simulate_eyes(
         "equalised": equalise,
         "sensor": None if sensor is None else repr(sensor),
     }
-    step = RENDER_BATCH if torch.device(device).type == "cpu" else batch
+    on_cpu = torch.device(device).type == "cpu"
+    step = RENDER_BATCH if on_cpu else batch
+    batches = [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def render(indices: range) -> tuple[Tensor, dict[str, NDArray[np.generic]]]:
+        eyes = simulator.render(simulator.sample(seed, indices))
+        image = eyes.image if sensor is None else sensor(eyes.image, seed, list(indices))
+        return finish(image, size, equalise), annotations(eyes, frame, size)
+
     with (
         StoreWriter(out, size=size, channels=3 if colour else 1, provenance=provenance, overwrite=overwrite) as writer,
         tqdm(total=count, desc="rendering eyes", unit="image", disable=not progress) as bar,
     ):
-        for start in range(0, count, step):
-            indices = list(range(start, min(start + step, count)))
-            eyes = simulator.render(simulator.sample(seed, indices))
-            image = eyes.image if sensor is None else sensor(eyes.image, seed, indices)
-            writer.append(finish(image, size, equalise), annotations(eyes, frame, size))
-            bar.update(len(indices))
+        for image, columns in in_order(render, batches, torch.get_num_threads() if on_cpu else 1):
+            writer.append(image, columns)
+            bar.update(len(image))
     return Store.open(out)
+
+
+def in_order(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+    """Do jobs on threads that each use one core of torch, and yield results in the jobs' order.
+
+    Small kernels gain nothing from two cores each; two batches side by side gain nearly twice. At most two jobs per
+    worker are under way, so memory stays flat however many there are.
+    """
+    if workers < 2 or len(jobs) < 2:
+        yield from map(work, jobs)
+        return
+    try:
+        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
+            waiting: deque[Future[Done]] = deque()
+            for job in jobs:
+                waiting.append(pool.submit(work, job))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(workers)  # the worker's setting reaches parts of torch that all threads share
 
 
 def finish(image: Tensor, size: tuple[int, int], equalise: bool) -> Tensor:
