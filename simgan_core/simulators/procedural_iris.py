@@ -78,7 +78,7 @@ def _stroma(rng: np.random.Generator, radius: Array, angle: Array, limbus_mm: fl
 def _sclera(rng: np.random.Generator, x: Array, y: Array, pixels: int, side_mm: float) -> Array:
     """White of the eye [t, t, 3], linear: yellowish and redder away from the iris, with veins."""
     radius = np.hypot(x, y)
-    white = np.array([0.76, 0.72, 0.68]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
+    white = np.array([0.84, 0.80, 0.76]) * (1.0 + 0.015 * value_noise(rng, pixels, side_mm, 2.0))[..., None]
     redness = rng.uniform(0.4, 1.3)
     absorbed = redness * 0.35 * np.clip((radius - 6.2) / 4.5, 0.0, 2.5) ** 1.3
     absorbed = absorbed + redness * 0.55 * _veins(rng, pixels, side_mm)

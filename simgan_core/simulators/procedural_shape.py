@@ -199,7 +199,7 @@ def _caruncle(margin: Array) -> Array:
     The end lies under the eyeball's surface, so that the patch meets the eye without a gap wherever it looks.
     """
     middle = 0.5 * (margin[1:4] + margin[[19, 18, 17]])
-    middle += np.array([[0.3, 0.0, -0.3], [-0.3, 0.0, 1.3], [-0.6, 0.0, 0.0]])
+    middle += np.array([[0.3, 0.0, -0.3], [-0.3, 0.0, 0.6], [-0.6, 0.0, 0.0]])
     depth = _BURIED_MM**2 - (middle[2, :2] ** 2).sum()
     middle[2, 2] = -np.sqrt(max(depth, 1.0))
     return middle
@@ -244,7 +244,7 @@ def _four_point(count: int, *, closed: bool, corners: tuple[int, ...] = ()) -> A
 
 
 def subdivision() -> tuple[Array, Indices]:
-    """Dense matrix [W, V] from control to fine vertices, and the fine triangles [F, 3], seen counter-clockwise."""
+    """Dense matrix [W, V] from control to fine vertices, and the fine triangles [F, 3], clockwise on the screen."""
     radial = _four_point(RINGS, closed=False, corners=(1,))
     sharp = _four_point(COLUMNS, closed=True, corners=(0, OUTER_COLUMN))
     smooth = _four_point(COLUMNS, closed=True)

@@ -42,8 +42,8 @@ class CameraModel:
     exposure_stops: Range = (-0.7, 0.7)
     gradient: Range = (0.0, 0.45)  # relative change of light from one border to the other, in a random direction
     vignette: Range = (0.0, 0.25)  # loss of light at the corners
-    defocus_px: Range = (0.35, 1.05)  # standard deviation of the blur
-    motion_px: Range = (0.0, 2.2)  # length of the movement, in a random direction
+    defocus_px: Range = (0.35, 0.9)  # standard deviation of the blur
+    motion_px: Range = (0.0, 1.6)  # length of the movement, in a random direction
     resolution: Range = (0.55, 1.0)  # sensor pixels per pixel of the frame
     full_well_log10: Range = (2.9, 4.2)  # electrons at white: fewer mean more shot noise
     read_noise: Range = (0.001, 0.005)  # standard deviation, white = 1, linear light
