@@ -63,7 +63,7 @@ def test_mirrored_eyes_of_the_real_person_look_alike() -> None:
     correlations = np.corrcoef(means[0], means[1])[0, 1], np.corrcoef(means[0], unmirrored)[0, 1]
     assert correlations[0] > 0.75 > 0.7 > correlations[1]
     others = load_unlabelled(DATA_ROOT, eyes.images)
-    assert others is not None and others.shape == (244, 1, 35, 55)
+    assert others is not None and others.shape == (244, 1, 36, 60)
 
 
 def test_unlabelled_eyes_are_turned_by_their_picture_alone(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_unlabelled_eyes_are_turned_by_their_picture_alone(tmp_path: Path) -> No
     write_mini(tmp_path)
     np.savez(tmp_path / "mpiigaze" / "unlabelled_mixed_subjects.npz", image_36x60=mixed)
     turned = load_unlabelled(tmp_path, noisy[:, None])
-    assert turned is not None and turned.shape == (12, 1, 35, 55)
+    assert turned is not None and turned.shape == (12, 1, 36, 60)
     assert (turned[:, 0, :, :8].mean(axis=(1, 2)) > turned[:, 0, :, -8:].mean(axis=(1, 2)) + 40).all()
 
 

@@ -118,22 +118,22 @@ def load_mini(root: Path | str) -> Eyes:
 
 
 def load_unlabelled(root: Path | str, like: UInt8) -> UInt8 | None:
-    """Unlabelled eyes of several people, uint8 [N, 1, 35, 55], or None where there is no such file.
+    """Unlabelled eyes of several people, uint8 [N, 1, H, W] of the size of `like`, or None where there is no such file.
 
     It is not known which of them are right eyes. Each is turned so that it correlates better with the mean of `like`
-    ([N, 1, 36, 60], left eyes): lids and nose side decide, no label does.
+    ([N, 1, H, W], left eyes): lids and nose side decide, no label does.
     """
     path = Path(root) / "mpiigaze" / UNLABELLED
     if not path.is_file():
         return None
     sizes = {"image_36x60": (36, 60), "image_35x55": (35, 55)}
-    parts = []
-    for name, images in read_arrays(path, list(sizes), DOWNLOAD).items():
-        parts.append(
-            resize(torch.from_numpy(_check_frames(path, name, images, sizes[name])[:, None]), (35, 55)).numpy()
-        )
+    size = (like.shape[-2], like.shape[-1])
+    parts = [
+        resize(torch.from_numpy(_check_frames(path, name, images, sizes[name])[:, None]), size).numpy()
+        for name, images in read_arrays(path, list(sizes), DOWNLOAD).items()
+    ]
     images = np.concatenate(parts)
-    template = resize(torch.from_numpy(like.mean(axis=0, dtype=np.float32))[None], (35, 55)).numpy()[0]
+    template = like.mean(axis=0, dtype=np.float32)
     turned = mirror_images(images)
     right = _correlation(turned, template) > _correlation(images, template)
     return np.where(right[:, None, None, None], turned, images)

@@ -117,7 +117,8 @@ def _to_eye_frame(metres: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _read_subdivision(folder: Path, control: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Weights of one Loop subdivision as a dense matrix [W, V], and fine triangles [F, 3] seen counter-clockwise."""
-    first = (folder / "new_v_weights_eye_region.txt").open().readline() if folder.is_dir() else ""
+    weights_file = folder / "new_v_weights_eye_region.txt"
+    first = weights_file.read_text().partition("\n")[0] if weights_file.is_file() else ""
     neighbours = first.count(",") + 1
     weights = _read_table(folder / "new_v_weights_eye_region.txt", neighbours, ",")
     index = _read_table(folder / "new_v_idxs_eye_region.txt", neighbours, ",").astype(np.int64)
