@@ -195,23 +195,33 @@ class EyeSimulator:
         y = points[..., 1] * scale + self.frame[0] * self.supersample / 2
         return torch.stack([x, y, points[..., 2]], -1)
 
-    def _ambient(self, parameters: EyeParameters, normals: Tensor, image: Tensor | None = None) -> Tensor:
-        """Irradiance / pi from the surrounding at normals [B, n, 3], or [P, 3] of images [P]; channels last."""
-        coefficients = self.assets.environments[parameters.environment]
+    def _ambient(self, parameters: EyeParameters, normals: Tensor) -> Tensor:
+        """Irradiance / pi [B, n, C] from the surrounding at unit normals [B, n, 3]."""
+        coefficients = self.assets.environments.index_select(0, parameters.environment)
         if not self.colour:
             coefficients = luminance(coefficients)
-        cos, sin = parameters.environment_turn.cos(), parameters.environment_turn.sin()
-        strength = parameters.ambient_intensity
-        if image is None:
-            coefficients, cos, sin, strength = (coefficients[:, None], cos[:, None], sin[:, None], strength[:, None, None])
-        else:
-            coefficients, cos, sin, strength = coefficients[image], cos[image], sin[image], strength[image, None]
+        cos, sin = parameters.environment_turn.cos()[:, None], parameters.environment_turn.sin()[:, None]
         x, y, z = normals.unbind(-1)
         basis = harmonics(torch.stack([cos * x + sin * z, y, cos * z - sin * x], -1))
-        total = basis[..., 0:1] * coefficients[..., 0, :]
+        total = basis[..., 0:1] * coefficients[:, None, 0]
         for band in range(1, 9):
-            total = total + basis[..., band : band + 1] * coefficients[..., band, :]
-        return strength * total.clamp(min=0.02)
+            total = total + basis[..., band : band + 1] * coefficients[:, None, band]
+        return parameters.ambient_intensity[:, None, None] * total.clamp(min=0.02)
+
+    def _ambient_on_eye(self, parameters: EyeParameters, normal: Tensor, image: Tensor) -> Tensor:
+        """The same [P, C] at normals [P, 3] of images [P] that point roughly at the camera: linear in the normal.
+
+        Taken from the irradiance at four normals around the direction to the camera; on the little of the eyeball that
+        the lids leave open it differs from the harmonics by a few per cent and costs a fifth.
+        """
+        tilt = 0.5
+        probes = torch.tensor([[tilt, 0.0], [-tilt, 0.0], [0.0, tilt], [0.0, -tilt]], device=self.device)
+        probes = functional.normalize(functional.pad(probes, (0, 1), value=-1.0), dim=-1)
+        seen = self._ambient(parameters, probes.expand(len(parameters), -1, -1))
+        reach = 2 * float(probes[0, 0])
+        table = torch.cat([seen.mean(1), (seen[:, 0] - seen[:, 1]) / reach, (seen[:, 2] - seen[:, 3]) / reach], -1)
+        base, slope_x, slope_y = table.index_select(0, image).chunk(3, -1)
+        return torch.addcmul(base, slope_x, normal[:, :1]).addcmul_(slope_y, normal[:, 1:2]).clamp_(min=0.02)
 
     def _shade_skin(
         self, scene: _Scene, parameters: EyeParameters, fragments: Fragments, shadow: ShadowMap
@@ -267,10 +277,10 @@ class EyeSimulator:
         around = self._visibility @ self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1)
         open_sky = (around / self.assets.subdivision[:, self.assets.lid_loops[1]].mean(1).sum()) ** p.occlusion
         open_sky = open_sky[image] * (1 - 0.8 * shade)
-        light = (self._ambient(p, upright, image) + p.screen_intensity[image, None]) * open_sky[:, None]
+        light = (self._ambient_on_eye(p, upright, image) + p.screen_intensity[image, None]) * open_sky[:, None]
         light = light + (p.light_intensity[image] * lit * cosine * (1 - 0.6 * shade))[:, None]
         mirror = ray - 2 * (ray * normal).sum(-1, keepdim=True) * normal
-        gloss = self._reflection(mirror, p, image, lit) * (1 - shade)
+        gloss = self._reflection(mirror, p, image, lit) * (1 - shade) * torch.where(on_cornea, 1.0, 0.15)
         canvas[pixel] = albedo * light + gloss[:, None]
         depth[pixel] = 0
 
@@ -285,15 +295,17 @@ class EyeSimulator:
         x = torch.arange(width, device=self.device) + 0.5
         y = torch.arange(height, device=self.device) + 0.5
         in_box = ((y >= low[:, 1:]) & (y <= high[:, 1:]))[:, :, None] & ((x >= low[:, :1]) & (x <= high[:, :1]))[:, None]
-        ray_x, ray_y = ((x - width / 2) / scene.focal[:, None])[:, None], ((y - height / 2) / scene.focal[:, None])[..., None]
-        at = scene.centre[:, :, None, None]
-        off_x, off_y = ray_x * at[:, 2] - at[:, 0], ray_y * at[:, 2] - at[:, 1]
-        reach = self.assets.eyeball.cornea_apex_mm**2 - off_x * off_x - off_y * off_y
-        front = at[:, 2] - reach.clamp(min=0).sqrt() - 0.5
-        pixel = (in_box & (front < depth.view(-1, height, width))).flatten().nonzero()[:, 0]
+        pixel = in_box.flatten().nonzero()[:, 0]
         image = torch.div(pixel, height * width, rounding_mode="floor")
-        ray = torch.stack([ray_x.expand(-1, height, -1), ray_y.expand(-1, -1, width)], -1).view(-1, 2)
-        return pixel, image, functional.normalize(functional.pad(ray.index_select(0, pixel), (0, 1), value=1.0), dim=-1)
+        inverse = 1 / scene.focal.index_select(0, image)
+        ray_x = ((pixel % width).float() + (0.5 - width / 2)) * inverse
+        ray_y = ((torch.div(pixel, width, rounding_mode="floor") % height).float() + (0.5 - height / 2)) * inverse
+        x, y, z = scene.centre.index_select(0, image).unbind(-1)
+        reach = self.assets.eyeball.cornea_apex_mm**2 - (ray_x * z - x) ** 2 - (ray_y * z - y) ** 2
+        front = z - reach.clamp(min=0).sqrt() - 0.5
+        near = (front < depth.index_select(0, pixel)).nonzero()[:, 0]
+        ray = torch.stack([ray_x, ray_y, torch.ones_like(ray_x)], -1).index_select(0, near)
+        return pixel.index_select(0, near), image.index_select(0, near), functional.normalize(ray, dim=-1)
 
     def _eyeball_albedo(self, plane: Tensor, p: EyeParameters, image: Tensor) -> tuple[Tensor, Tensor]:
         """Albedo [P, C] at positions [P, 2] (mm) of the iris plane, and whether each is inside the limbus."""
