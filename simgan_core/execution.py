@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,10 +82,11 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
     running = executed.with_suffix(".running.ipynb")
     started = time.perf_counter()
     try:
-        papermill.execute_notebook(
-            str(notebook), str(running), parameters=dict(parameters), progress_bar=False, cwd=str(executed.parent),
-            log_output=False, kernel_name="python3",
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="simgan-") as sockets:
+            papermill.execute_notebook(
+                str(notebook), str(running), parameters=dict(parameters), progress_bar=False, cwd=str(executed.parent),
+                kernel_name="python3", config=_private_kernel(Path(sockets)),
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         failed = executed.with_suffix(".failed.ipynb")
         running.replace(failed)
@@ -96,6 +98,13 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
     executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     running.replace(executed)
     return seconds
+
+
+def _private_kernel(sockets: Path) -> Any:
+    """Talk to the kernel over sockets in a private folder: TCP ports are open to all users of a machine."""
+    from traitlets.config import Config
+
+    return Config({"KernelManager": {"transport": "ipc", "connection_file": str(sockets / "kernel.json")}})
 
 
 def _limit_threads(threads: int | None) -> None:

@@ -7,7 +7,10 @@ again after its text or a figure changed, and costs seconds.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +26,24 @@ MADE_WITH = "made_with.json"
 
 
 def prepare_data(run: RunFolder) -> Prepared:
-    """The stores of the run: synthetic, real and test; made where missing or out of date."""
+    """The stores of the run: synthetic, real and test; made where missing or out of date. For 01_data."""
     from simgan_core.datasets.prepare import prepare
 
-    return prepare(run.data, run.config, run.data_root, run.stores, 0)
+    with _alone(run.path / ".stores.lock"):
+        return prepare(run.data, run.config, run.data_root, run.stores, 0)
+
+
+def prepared_data(run: RunFolder) -> Prepared:
+    """The stores that 01_data left; made first where there are none, as in a notebook that is opened alone.
+
+    Existing ones are not checked against the code: notebooks that run side by side must all see the same images.
+    """
+    from simgan_core.datasets.prepare import LABELS, Prepared
+
+    names = ("synthetic", "real", "test", LABELS)
+    if not all((run.stores / name / "store.json").is_file() for name in names):
+        return prepare_data(run)
+    return Prepared(*(run.stores / name for name in names), real_is_standin=not run.shows_people)
 
 
 def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
@@ -63,6 +80,15 @@ def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Sto
     refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
     write_json(stamp, made_with)
     return refined
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until nobody else holds the lock; it is released when its holder dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _begin(folder: Path, made_with: dict[str, Any]) -> None:

@@ -173,7 +173,7 @@ def _train_and_predict(arm: Arm, seed: int, config: Config, training: Store, tes
 
 
 def _key(arm: Arm, seed: int, config: Config, training: Store, test: Store) -> str:
-    parts = [dataclasses.asdict(arm), seed, dataclasses.asdict(config.gaze), training.fingerprint(), test.fingerprint()]
+    parts = [dataclasses.asdict(arm), seed, dataclasses.asdict(config.gaze), training.checksum, test.checksum]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
