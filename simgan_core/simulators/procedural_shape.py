@@ -199,7 +199,7 @@ def _caruncle(margin: Array) -> Array:
     The end lies under the eyeball's surface, so that the patch meets the eye without a gap wherever it looks.
     """
     middle = 0.5 * (margin[1:4] + margin[[19, 18, 17]])
-    middle += np.array([[0.3, 0.0, -0.3], [-0.3, 0.0, 0.6], [-0.6, 0.0, 0.0]])
+    middle += np.array([[0.3, 0.0, -0.3], [-0.3, 0.0, 0.6], [1.0, 0.0, 0.0]])
     depth = _BURIED_MM**2 - (middle[2, :2] ** 2).sum()
     middle[2, 2] = -np.sqrt(max(depth, 1.0))
     return middle
