@@ -14,7 +14,7 @@ import pytest
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import open_images
-from simgan_core.datasets.unityeyes import find_images, prepare_unityeyes, read_label
+from simgan_core.datasets.unityeyes import FRAME_WIDTH_MM, find_images, prepare_unityeyes, read_label
 from simgan_core.gaze import gaze_vector
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
@@ -57,11 +57,11 @@ def test_crop_scale_and_landmarks(tmp_path: Path) -> None:
     store = prepare_unityeyes(_folder(tmp_path / "in"), tmp_path / "s", progress=False)
     labels = store.annotations()
     assert (len(store), store.size) == (3, (35, 55)) and labels["file"].tolist() == ["1.jpg", "2.jpg", "3.jpg"]
-    px_per_mm = IRIS_PX / 11.2
-    scale = 1.6 / px_per_mm * 55 / 60  # final pixels per pixel of the photograph
+    width = FRAME_WIDTH_MM * IRIS_PX / 11.2  # of the crop, in pixels of the photograph
+    scale = 55 / width
     # The margin's middle is the centre of the crop; the iris lies 10 px right of it and 5 px above.
     assert labels["pupil_u"].to_numpy() == pytest.approx(27.5 + 10 * scale, abs=0.05)
-    assert labels["pupil_v"].to_numpy() == pytest.approx(17.5 - 5 * scale * (35 / 36) / (55 / 60), abs=0.05)
+    assert labels["pupil_v"].to_numpy() == pytest.approx(17.5 - 5 * scale * (35 / 55) * (60 / 36), abs=0.05)
     for image, row in zip(store.images(), labels.itertuples(), strict=True):
         v, u = np.nonzero(image[0] < 40)
         assert (u.mean() + 0.5, v.mean() + 0.5) == pytest.approx((row.pupil_u, row.pupil_v), abs=0.15)
