@@ -61,8 +61,9 @@ def load_refiner(run_or_weights: Path | str) -> Refiner:
         path = path / REFINER
     weights, metadata = load_weights(path, "refiner")
     config = from_json(metadata["config"])
-    refiner = Refiner(config.refiner, config.data.size)
-    refiner.load_state_dict(weights)
+    with torch.device("meta"):  # no initial weights, as they would draw from torch's global generator
+        refiner = Refiner(config.refiner, config.data.size)
+    refiner.load_state_dict(weights, assign=True)
     return to_channels_last(refiner).eval().requires_grad_(False)
 
 

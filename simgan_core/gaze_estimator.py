@@ -157,9 +157,10 @@ def load_gaze_cnn(path: Path) -> GazeCNN:
     """Read what `save_gaze_cnn` wrote; frozen. Another file raises `ValueError`."""
     weights, details = load_weights(path, "gaze CNN")
     height, width = map(int, details["size"].split("x"))
-    model = GazeCNN(float(details["width"]), int(details["channels"]), (height, width))
-    model.load_state_dict(weights)
-    return model.eval().requires_grad_(False)
+    with torch.device("meta"):  # no initial weights, as they would draw from torch's global generator
+        model = GazeCNN(float(details["width"]), int(details["channels"]), (height, width))
+    model.load_state_dict(weights, assign=True)
+    return to_channels_last(model).eval().requires_grad_(False)
 
 
 def _check(images: Images, labels: Angles) -> None:

@@ -6,6 +6,7 @@ Lightning Fabric: one device, or several when started by torchrun (the batch and
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from simgan_core.checkpoints import CHECKPOINT, REFINER, load_refiner, load_stat
 from simgan_core.config import Config, TrainingConfig, to_dict
 from simgan_core.datasets.store import Batches, Store
 from simgan_core.history import HistoryBuffer
-from simgan_core.models import REAL, REFINED, Refiner, build_networks, parameter_count, to_channels_last
+from simgan_core.models import REAL, REFINED, build_networks, parameter_count, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.training_log import TrainingLog
 
@@ -125,10 +126,11 @@ class AlgorithmOne:
         ends = np.cumsum([t.pretrain_refiner, t.pretrain_discriminator, t.steps]).tolist()
         self.ends: dict[str, int] = dict(zip(run_state.PHASES, ends, strict=True))
         self.iteration = 0
+        self.saved = 0
 
         refiner, discriminator = build_networks(config, seed)
-        self.averaged = _copy(refiner).to(fabric.device)
         to_channels_last(refiner), to_channels_last(discriminator)
+        self.averaged = copy.deepcopy(refiner).to(fabric.device)
         self.refiner, self.refiner_optimiser = fabric.setup(refiner, _optimiser(refiner, t))
         self.discriminator, self.discriminator_optimiser = fabric.setup(discriminator, _optimiser(discriminator, t))
         self.psi = run_state.build_psi(config.loss, fabric.device)
@@ -155,7 +157,8 @@ class AlgorithmOne:
                 seen |= self.update_discriminator()
             self.average_weights()
             self.finish(phase, seen)
-        self.save()
+        if self.iteration > self.saved:
+            self.save()
 
     def update_refiner(self, *, adversarial: bool = True) -> Losses:
         """One update of R on L_R (equation 4), or on its self-regularisation alone."""
@@ -260,6 +263,7 @@ class AlgorithmOne:
         if self.fabric.is_global_zero:
             save_refiner(self.averaged, self.out / REFINER, self.config, seed=self.seed, step=self.iteration)
             save_state(state, self.out / CHECKPOINT)
+        self.saved = self.iteration
         self.fabric.barrier()
 
     def state_dict(self) -> dict[str, Any]:
@@ -283,7 +287,7 @@ class AlgorithmOne:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; other data, seed or number of processes raise `ValueError`."""
         run_state.check_state(state, self.seed, self.stores, self.fabric.world_size)
-        self.iteration = state["iteration"]
+        self.iteration = self.saved = state["iteration"]
         self.refiner.module.load_state_dict(state["refiner"])
         self.averaged.load_state_dict(state["averaged"])
         self.discriminator.module.load_state_dict(state["discriminator"])
@@ -309,12 +313,6 @@ class AlgorithmOne:
             "packages": provenance.package_versions(),
             "hardware": provenance.device(),
         }
-
-
-def _copy(refiner: Refiner) -> Refiner:
-    copy = Refiner(refiner.config, refiner.size)
-    copy.load_state_dict(refiner.state_dict())
-    return to_channels_last(copy)
 
 
 def _optimiser(network: nn.Module, t: TrainingConfig) -> torch.optim.Optimizer:

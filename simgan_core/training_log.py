@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,7 @@ class TrainingLog:
         for sign in line["warnings"]:
             if sign not in self._warned:
                 self._warned.add(sign)
-                self._bar.write(f"iteration {iteration}: {sign}")
+                self._bar.write(f"iteration {iteration}: {sign}", file=sys.stderr)
 
     def samples(self, iteration: int, synthetic: Tensor, refined: Tensor) -> None:
         """Write a strip PNG: synthetic above refined above their difference (grey = none). Images [n, C, H, W]."""
