@@ -4,10 +4,10 @@ The simulator's camera has x to the right, y *up* and z away from it, and its pi
 The look vector in MPIIGaze's axes is therefore (x, -y, z), and v = height - y.
 
 Crop: centred on the middle of `interior_margin_2d` (the outline of the lids' inner margin), 5:3 as MPIIGaze's frames,
-and by default as wide in mm as the built-in simulator's frames, which were matched to MPIIGaze's: the iris, which is of
-known size, tells mm per pixel. The paper does not give its crop; re-implementations cut 140 x 84 pixels (`crop_px=(84, 140)`). The crop is
-resized to 36 x 60, equalised, and resized to the working size, like the images of MPIIGaze and of our own simulator.
-Pixel coordinates have pixel centres at halves.
+and by default as wide in mm as the built-in simulator's frames, which were matched to MPIIGaze's: the iris, which is
+of known size, tells mm per pixel. The paper does not give its crop; re-implementations cut 140 x 84 pixels
+(`crop_px=(84, 140)`). The crop is resized to 36 x 60, equalised, and resized to the working size, like the images of
+MPIIGaze and of our own simulator. Pixel coordinates have pixel centres at halves.
 """
 
 from __future__ import annotations
