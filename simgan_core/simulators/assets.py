@@ -10,6 +10,7 @@ the camera, millimetres, origin at the centre of the eyeball. The eye is a left 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ class EyeAssets:
 
     def to(self, device: torch.device | str) -> EyeAssets:
         """Return a copy whose tensors lie on `device`."""
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
         lashes = replace(
             self.lashes,
             upper_alpha=self.lashes.upper_alpha.to(device),

@@ -25,7 +25,7 @@ def uniforms(seed: int, indices: Sequence[int] | NDArray[np.int64], columns: int
     """Uniform numbers in (0, 1), shape [B, C]: entry (b, c) is a function of seed, indices[b] and c only."""
     index = np.asarray(indices, dtype=np.int64)
     if index.ndim != 1 or (index.size and index.min() < 0):
-        raise ValueError(f"indices: expected a flat list of numbers >= 0, found shape {index.shape}; pass image numbers")
+        raise ValueError(f"indices of shape {index.shape} found; expected a flat list of image numbers >= 0")
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
         key = _mix(np.full(1, seed % 2**64, dtype=np.uint64) + _GOLDEN)
         row = _mix(key + (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN)

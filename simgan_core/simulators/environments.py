@@ -75,7 +75,8 @@ def _room_radiance(direction: NDArray[np.float64], rng: np.random.Generator) -> 
     colour = grey[:, None] * np.array([1 + warmth, 1.0, 1 - warmth])
     for _ in range(int(rng.integers(1, 4))):
         azimuth, height = rng.uniform(-math.pi, math.pi), rng.uniform(-0.1, 1.2)
-        towards = np.array([math.sin(azimuth) * math.cos(height), -math.sin(height), -math.cos(azimuth) * math.cos(height)])
+        level = math.cos(height)
+        towards = np.array([math.sin(azimuth) * level, -math.sin(height), -math.cos(azimuth) * level])
         width = rng.uniform(0.25, 0.7)
         glow = np.exp(-((np.arccos(np.clip(direction @ towards, -1, 1)) / width) ** 2))
         colour = colour + rng.uniform(1.0, 8.0) * glow[:, None] * np.array([0.95, 1.0, 1.05])

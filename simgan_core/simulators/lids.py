@@ -52,7 +52,8 @@ def _turn_loop(vertices: Tensor, loop: Tensor, inner: Tensor, angle: Tensor) -> 
     cos, sin = angle.cos()[..., None], angle.sin()[..., None]
     along = (point * axis).sum(-1, keepdim=True) * axis
     turned = point * cos + torch.linalg.cross(axis.expand_as(point), point) * sin + along * (1 - cos)
-    return turned + pivot
+    result: Tensor = turned + pivot
+    return result
 
 
 def _rest_on_eyeball(vertices: Tensor, assets: EyeAssets, gaze: Tensor, downness: Tensor) -> Tensor:

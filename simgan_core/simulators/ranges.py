@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ Range = tuple[float, float]
 class EyeRanges:
     """Every range of the simulator. Pairs named `*_normal` are (mean, standard deviation), other pairs (low, high)."""
 
-    # gaze relative to the camera: a uniform box, or labels drawn from a prior [N, 2] (pitch, yaw in radians) with jitter
+    # gaze relative to the camera: a uniform box, or labels of a prior [N, 2] (pitch, yaw in radians) with jitter
     gaze_pitch_deg: Range = (-24.0, 6.0)
     gaze_yaw_deg: Range = (-20.0, 20.0)
     gaze_prior: NDArray[np.float32] | None = None
@@ -56,6 +57,7 @@ class EyeRanges:
     shadow_strength: Range = (0.4, 0.9)
     occlusion: Range = (0.5, 2.0)  # exponent on the share of the surroundings that the skin sees
     glint: Range = (-0.5, 1.0)  # strength of reflections in the tear film; below 0 there is none
+    wetness: Range = (0.0, 0.3)  # brightness of the tears along the lower lid, as an albedo
     exposure_normal: Range = (0.0, 0.25)  # log of the factor on a mean linear brightness of 0.2
     lash_density: Range = (0.5, 1.0)
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
@@ -68,7 +70,7 @@ class EyeRanges:
         """Return the same ranges with gaze drawn from labels [N, 2], pitch and yaw in radians."""
         array = np.ascontiguousarray(prior, dtype=np.float32)
         if array.ndim != 2 or array.shape[1] != 2 or not len(array) or not np.isfinite(array).all():
-            raise ValueError(f"gaze prior: expected finite labels [N, 2], found shape {array.shape}; pass pitch and yaw")
+            raise ValueError(f"gaze prior of shape {array.shape} found; expected finite radians [N, 2]")
         return replace(self, gaze_prior=array)
 
 
@@ -101,6 +103,7 @@ class EyeParameters:
     occlusion: Tensor  # [B]
     glint: Tensor  # [B]
     glint_size: Tensor  # [B] radians, half width of the light's image in the cornea
+    wetness: Tensor  # [B]
     exposure: Tensor  # [B]
     lash: Tensor  # int64 [B] number of the lash texture
     lash_density: Tensor  # [B]
@@ -120,8 +123,8 @@ class EyeParameters:
         return self._map(lambda tensor: tensor[selection])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> EyeParameters:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seed"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+        changed: dict[str, Any] = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "seed"}
+        return replace(self, **changed)
 
 
 def published_prior(npz_path: Path, exclude_subject: int = 0) -> NDArray[np.float32]:
@@ -132,7 +135,7 @@ def published_prior(npz_path: Path, exclude_subject: int = 0) -> NDArray[np.floa
     """
     with np.load(npz_path) as archive:
         if "pitch_yaw" not in archive:
-            raise ValueError(f"{npz_path}: expected array 'pitch_yaw', found {sorted(archive)}; pass the published file")
+            raise ValueError(f"{npz_path}: arrays {sorted(archive)} found; expected pitch_yaw; pass the published one")
         labels = archive["pitch_yaw"].astype(np.float32)
     if labels.ndim != 3 or labels.shape[2] != 2 or not 0 <= exclude_subject < len(labels):
         raise ValueError(
@@ -200,6 +203,7 @@ def sample_parameters(
         "occlusion": draw.between(ranges.occlusion),
         "glint": draw.between(ranges.glint),
         "glint_size": draw.between((0.05, 0.2)),
+        "wetness": draw.between(ranges.wetness),
         "exposure": np.exp(draw.normal(ranges.exposure_normal)),
         "lash_density": draw.between(ranges.lash_density),
         "lash_length": draw.between((0.7, 1.2)),

@@ -91,7 +91,7 @@ def simulate_eyes(
     def render(indices: range) -> tuple[Tensor, dict[str, NDArray[np.generic]]]:
         eyes = simulator.render(simulator.sample(seed, indices))
         image = eyes.image if sensor is None else sensor(eyes.image, seed, list(indices))
-        return finish(image, size, equalise), annotations(eyes, frame, size)
+        return finish(image, size, equalise), label_columns(eyes, frame, size)
 
     with (
         StoreWriter(out, size=size, channels=3 if colour else 1, provenance=provenance, overwrite=overwrite) as writer,
@@ -131,7 +131,7 @@ def finish(image: Tensor, size: tuple[int, int], equalise: bool) -> Tensor:
     return resize(equalise_images(levels) if equalise else levels, size)
 
 
-def annotations(eyes: EyeBatch, frame: tuple[int, int], size: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
+def label_columns(eyes: EyeBatch, frame: tuple[int, int], size: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
     """The columns of a store: one row per image, positions in pixels of `size`."""
     scale = torch.tensor([size[1] / frame[1], size[0] / frame[0]], device=eyes.image.device)
     labels, parameters = eyes.labels, eyes.parameters

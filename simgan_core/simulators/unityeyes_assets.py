@@ -92,7 +92,7 @@ def _read_table(path: Path, columns: int, separator: str | None = None) -> NDArr
     try:
         return np.loadtxt(path, delimiter=separator, ndmin=2).reshape(-1, columns)
     except ValueError as error:
-        raise ValueError(f"{path}: expected numbers in rows of {columns}, found: {error}; fetch the file again") from error
+        raise ValueError(f"{path}: expected rows of {columns} numbers, found: {error}; fetch it again") from error
 
 
 def _read_shape(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
