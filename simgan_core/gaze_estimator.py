@@ -110,8 +110,9 @@ def train_gaze_cnn(
     model = _new_model(config, array, seed).to(chosen)
     optimiser = _optimiser(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
-    truth = gaze_vector(torch.from_numpy(np.asarray(pitch_yaw_rad, np.float32))).to(chosen)
-    resident = torch.from_numpy(array).to(chosen) if chosen.type == "cuda" else None
+    truth = gaze_vector(torch.from_numpy(np.array(pitch_yaw_rad, np.float32))).to(chosen)
+    # The whole set lives on a GPU: 2.3 GB for the paper's 1.2 million images.
+    resident = torch.from_numpy(np.require(array, requirements="W")).to(chosen) if chosen.type == "cuda" else None
     generator = torch.Generator(chosen).manual_seed(seed)
     rows_of_batch = _orders(len(array), config.batch, seed)
     for step in tqdm(range(config.steps), desc="gaze CNN", unit="step", disable=not progress):
