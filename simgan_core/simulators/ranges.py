@@ -55,16 +55,16 @@ class EyeRanges:
     ambient_intensity: Range = (0.3, 0.9)
     screen_intensity: Range = (0.0, 0.6)
     shadow_strength: Range = (0.4, 0.9)
-    occlusion: Range = (0.5, 2.0)  # exponent on the share of the surroundings that the skin sees
+    occlusion: Range = (0.2, 1.4)  # exponent on the share of the surroundings that the skin sees
     glint: Range = (-0.5, 1.0)  # strength of reflections in the tear film; below 0 there is none
     wetness: Range = (0.0, 0.3)  # brightness of the tears along the lower lid, as an albedo
     exposure_normal: Range = (0.0, 0.25)  # log of the factor on a mean linear brightness of 0.2
     lash_density: Range = (0.5, 1.0)
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
     camera_distance_mm: float = 600.0
-    field_width_normal_mm: Range = (31.0, 1.4)
-    shift_x_normal_mm: Range = (-0.1, 0.5)  # towards the temple
-    shift_y_normal_mm: Range = (0.0, 0.7)
+    field_width_normal_mm: Range = (30.5, 1.4)
+    shift_x_normal_mm: Range = (0.8, 0.5)  # towards the temple
+    shift_y_normal_mm: Range = (-0.4, 0.7)
 
     def with_prior(self, prior: NDArray[np.floating]) -> EyeRanges:
         """Return the same ranges with gaze drawn from labels [N, 2], pitch and yaw in radians."""
