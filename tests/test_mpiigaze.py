@@ -129,7 +129,7 @@ def test_missing_truncated_and_incomplete_mini_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
         load_mini(tmp_path)
     np.savez(path, image=mini_arrays()["image"])
-    with pytest.raises(DataError, match="found no pitch_yaw, half, row"):
+    with pytest.raises(DataError, match=r"found arrays \['image'\]; expected .* image and pitch_yaw and half and row"):
         load_mini(tmp_path)
 
 

@@ -48,6 +48,7 @@ def fetch(name: str, root: Path | str, *, url: str = URL, progress: bool = True)
     )
     waiting = [file for file in names if not _is_whole(folder / file, SHA256.get(file))]
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT_S)
+    pooch.get_logger().setLevel("ERROR")  # the bar says what happens, and errors are raised
     for file in tqdm(waiting, desc=name, unit="file", disable=not progress or not waiting):
         (folder / file).unlink(missing_ok=True)  # of a checksum or a form that is wrong
         try:

@@ -99,11 +99,7 @@ def _check_finite(path: Path, name: str, values: NDArray[Any], shape: tuple[int,
 def load_mini(root: Path | str) -> Eyes:
     """The labelled person of `<root>/mpiigaze/p00.npz`. Raises DataError that names the file and what is wrong."""
     path = Path(root) / "mpiigaze" / PERSON
-    names = ("image", "pitch_yaw", "half", "row")
-    arrays = read_arrays(path, names, DOWNLOAD)
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise DataError(path, found=f"no {', '.join(missing)}", expected=f"arrays {', '.join(names)}", remedy=DOWNLOAD)
+    arrays = read_arrays(path, ("image", "pitch_yaw", "half", "row"), DOWNLOAD, every=True)
     images = _check_frames(path, "image", arrays["image"], FRAME)
     count = len(images)
     _check_finite(path, "pitch_yaw", arrays["pitch_yaw"], (count, 2))

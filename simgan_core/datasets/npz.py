@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from simgan_core.datasets.errors import DataError
 
 
-def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, names: Sequence[str], remedy: str, *, every: bool = False) -> dict[str, NDArray[Any]]:
     """Those of the named arrays that the file holds.
 
-    Raises DataError if the file is missing, truncated or no .npz, or holds none of them.
+    Raises DataError if the file is missing, truncated or no .npz, or holds none of them (`every`: not all of them).
     """
-    expected = f"an .npz file with {' or '.join(names)}"
+    expected = f"an .npz file with {(' and ' if every else ' or ').join(names)}"
     if not path.is_file():
         raise DataError(path, found="no such file", expected=expected, remedy=remedy)
     try:
@@ -31,6 +31,6 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         what = f"an unreadable file ({error})"
         raise DataError(path, found=what, expected=expected, remedy=remedy) from error
-    if not arrays:
+    if not arrays or (every and len(arrays) < len(names)):
         raise DataError(path, found=f"arrays {found}", expected=expected, remedy=remedy)
     return arrays
