@@ -74,10 +74,10 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
-def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a training state; runs no code from the file. A damaged file raises `ValueError`."""
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state to the CPU; runs no code from the file. A damaged file raises `ValueError`."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for damaged files
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}). "

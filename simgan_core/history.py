@@ -18,12 +18,14 @@ class HistoryBuffer:
     Args:
         capacity: B, number of images; 0 switches the history off.
         seed: of its own random generator; nothing global is touched.
+        device: where the images are kept.
     """
 
-    def __init__(self, capacity: int, seed: int) -> None:
+    def __init__(self, capacity: int, seed: int, device: torch.device | str = "cpu") -> None:
         if capacity < 0:
             raise ValueError(f"history capacity is {capacity}; expected 0 (off) or the number of images to keep.")
         self.capacity = capacity
+        self.device = torch.device(device)
         self._images: Tensor | None = None
         self._filled = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -49,7 +51,7 @@ class HistoryBuffer:
             return
         fresh = fresh.detach()[: self.capacity]
         if self._images is None:
-            self._images = torch.zeros((self.capacity, *fresh.shape[1:]), dtype=fresh.dtype, device=fresh.device)
+            self._images = torch.zeros((self.capacity, *fresh.shape[1:]), dtype=fresh.dtype, device=self.device)
         room = min(self.capacity - self._filled, len(fresh))
         self._images[self._filled : self._filled + room] = fresh[:room]
         self._filled += room
@@ -77,9 +79,8 @@ class HistoryBuffer:
 
     def _draw(self, count: int, below: int | None = None) -> Tensor:
         """`count` different row numbers at random."""
-        assert self._images is not None
         rows = torch.randperm(self._filled if below is None else below, generator=self._generator)[:count]
-        return rows.to(self._images.device)
+        return rows.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next calls depend on."""
@@ -96,7 +97,7 @@ class HistoryBuffer:
         self._generator.set_state(state["generator"])
         self._images, self._filled = None, 0
         if len(state["images"]):
-            self._images = torch.zeros((self.capacity, *state["images"].shape[1:]), dtype=state["images"].dtype)
-            self._images = self._images.to(state["images"].device)
+            saved = state["images"].to(self.device)
+            self._images = torch.zeros((self.capacity, *saved.shape[1:]), dtype=saved.dtype, device=self.device)
             self._filled = len(state["images"])
-            self._images[: self._filled] = state["images"]
+            self._images[: self._filled] = saved

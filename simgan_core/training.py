@@ -80,7 +80,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         provenance.write_json(out / "config.json", to_dict(config))
     if resume and (out / CHECKPOINT).is_file():
-        run.load_state_dict(load_state(out / CHECKPOINT, fabric.device))
+        run.load_state_dict(load_state(out / CHECKPOINT))
     fabric.barrier()
     started, first = time.perf_counter(), run.iteration
     # The fastest convolution is looked up once per shape; the setting is put back afterwards.
@@ -138,7 +138,7 @@ class AlgorithmOne:
         streams = np.random.SeedSequence([seed, fabric.global_rank]).generate_state(3).tolist()
         self.synthetic = Batches(synthetic, self.batch, seed=streams[0], device=fabric.device)
         self.real = Batches(real, self.batch, seed=streams[1], device=fabric.device)
-        self.history = HistoryBuffer(t.history_images // fabric.world_size, seed=streams[2])
+        self.history = HistoryBuffer(t.history_images // fabric.world_size, seed=streams[2], device=fabric.device)
         self.window = run_state.MetricWindow()
 
     def run(self) -> None:
