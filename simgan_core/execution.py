@@ -148,12 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
     parameters = {name: _value(value) for name, value in options.parameters}
+    print(f"{options.executed.stem}: running", flush=True)
     try:
         seconds = execute(options.notebook.resolve(), options.executed.resolve(), parameters, threads=options.threads)
     except NotebookError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{options.notebook.name}: {seconds:.0f} s")
+    print(f"{options.executed.stem}: {seconds:.0f} s", flush=True)
     return 0
 
 

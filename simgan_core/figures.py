@@ -16,9 +16,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from simgan_core.evaluation.comparison import TITLES, Comparison
 
 Images = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
@@ -187,6 +190,9 @@ def spectra(groups: Mapping[str, Images]) -> Figure:
         frequency, power = radial_spectrum(images)
         axes.loglog(frequency, power, color=colour, label=f"{name} (n = {len(images):,})")
     axes.set(xlabel="spatial frequency (cycles per pixel)", ylabel="power")
+    ticks = [0.03, 0.05, 0.1, 0.2, 0.4]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend()
     return figure
 
@@ -208,7 +214,8 @@ def radial_spectrum(images: Images, *, bins: int = 24) -> tuple[Array, Array]:
 
 def landmarks(images: Images, annotations: pd.DataFrame, *, columns: int = 4) -> Figure:
     """Large images with their labels drawn in: lid margin, outline of the iris, pupil centre, in pixels."""
-    figure, grid = plt.subplots(-(-len(images) // columns), columns, figsize=(2.5 * columns, 0.85 * len(images)))
+    rows = -(-len(images) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(2.5 * columns, 1.68 * rows))
     for axes, image, (_, label) in zip(grid.flat, images, annotations.iterrows(), strict=False):
         show_image(axes, image)
         lid, iris = (np.asarray(label[f"{part}_landmarks"]).reshape(-1, 2) for part in ("lid", "iris"))
@@ -250,41 +257,57 @@ def curves(log: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], *, x: str
     return figure
 
 
-def arms_figure(rows: Sequence[Mapping[str, Any]], *, reference: Mapping[str, float] | None = None) -> Figure:
-    """Mean error of each arm with its interval; each row: name, title, error, low, high, seed_errors."""
-    figure, axes = plt.subplots(figsize=(8.2, 0.48 * len(rows) + 1))
-    for place, row in enumerate(rows):
-        colour = ARM_COLOURS.get(row["name"], COLOURS["neutral"])
-        axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
-        axes.plot(row["error"], place, "o", color=colour, ms=7)
-        seeds = np.asarray(row["seed_errors"], dtype=float)
+def training_curves(log: pd.DataFrame, *, real_name: str) -> Figure:
+    """Losses of R, accuracy of D per class and distance from the input over an adversarial training."""
+    accuracies = {"real": real_name, "fresh": "refined, fresh", "history": "refined, history"}
+    known = {f"accuracy_{name}": label for name, label in accuracies.items() if f"accuracy_{name}" in log}
+    panels = {
+        "losses of R (sums over the image)": {
+            "loss_adversarial": "adversarial",
+            "loss_regularisation": "λ · self-regularisation",
+        },
+        "D: patches told rightly": known,
+        "refined minus input": {"refined_minus_input": "mean |R(x) − x|, images in [−1, 1]"},
+    }
+    return curves(log, panels)
+
+
+def arms_figure(comparison: Comparison, *, reference: Mapping[str, float] | None = None) -> Figure:
+    """Mean error of each arm with its 95 % interval, and the single seeds; `reference`: vertical lines."""
+    names = list(comparison.predicted)
+    figure, axes = plt.subplots(figsize=(8.2, 0.48 * len(names) + 1))
+    for place, name in enumerate(names):
+        colour, estimate = ARM_COLOURS.get(name, COLOURS["neutral"]), comparison.mean_error_deg(name)
+        axes.plot([estimate.low, estimate.high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot(estimate.value, place, "o", color=colour, ms=7)
+        seeds = comparison.errors_deg(name).mean(axis=1)
         axes.plot(seeds, np.full(len(seeds), place + 0.22), "|", color=colour, ms=7)
-        axes.text(row["high"] + 0.12, place, f"{row['error']:.2f}°", va="center", fontsize=9)
+        axes.text(estimate.high + 0.12, place, f"{estimate.value:.2f}°", va="center", fontsize=9)
     for name, value in (reference or {}).items():
         axes.axvline(value, color="#6b7683", lw=1, ls=":")
         axes.text(value, -0.75, name, fontsize=8, color="#6b7683", ha="center")
-    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.set_yticks(range(len(names)), [TITLES.get(name, name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("mean angular error (°), 95 % interval over seeds and images; ticks: single seeds")
     axes.grid(axis="y", visible=False)
     return figure
 
 
-def cumulative_errors(errors: Mapping[str, Array], *, marked_deg: float = 7.0, titles: Mapping[str, str]) -> Figure:
+def cumulative_errors(errors: Mapping[str, Array], *, marked_deg: float = 7.0) -> Figure:
     """Share of images within an angle (the paper's figure 8), errors [seeds, N] pooled over seeds."""
     figure, axes = plt.subplots(figsize=(7, 3.8))
     angles = np.linspace(0, 20, 201)
     for name, values in errors.items():
         share = [100 * float((values <= angle).mean()) for angle in angles]
-        axes.plot(angles, share, color=ARM_COLOURS.get(name, COLOURS["neutral"]), label=titles[name])
+        axes.plot(angles, share, color=ARM_COLOURS.get(name, COLOURS["neutral"]), label=TITLES[name])
     axes.axvline(marked_deg, color="#6b7683", lw=1, ls=":")
     axes.set(xlabel="angular error (°)", ylabel="% of test images", xlim=(0, 20), ylim=(0, 100))
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
 
-def error_histograms(errors: Mapping[str, Array], *, titles: Mapping[str, str]) -> Figure:
+def error_histograms(errors: Mapping[str, Array]) -> Figure:
     """Histograms of the angular error, one panel per arm on common axes, the mean marked."""
     figure, grid = plt.subplots(1, len(errors), figsize=(3.3 * len(errors), 2.7), sharey=True, squeeze=False)
     bins = np.linspace(0, 20, 41)
@@ -292,13 +315,13 @@ def error_histograms(errors: Mapping[str, Array], *, titles: Mapping[str, str]) 
         colour = ARM_COLOURS.get(name, COLOURS["neutral"])
         axes.hist(np.clip(values.ravel(), 0, 20), bins=bins, color=colour, density=True)
         axes.axvline(float(values.mean()), color="#1d2733", lw=1.2)
-        axes.set_title(f"{titles[name]}\nmean {values.mean():.2f}°", fontsize=9)
+        axes.set_title(f"{TITLES[name]}\nmean {values.mean():.2f}°", fontsize=9)
         axes.set_xlabel("error (°), last bin: 20 and more")
     grid[0, 0].set_ylabel("density")
     return figure
 
 
-def error_by_gaze(truth: Array, errors: Mapping[str, Array], *, titles: Mapping[str, str], smallest: int = 5) -> Figure:
+def error_by_gaze(truth: Array, errors: Mapping[str, Array], *, smallest: int = 5) -> Figure:
     """Mean error by gaze direction; cells with fewer than `smallest` images stay empty."""
     degrees = np.degrees(np.asarray(truth, dtype=np.float64))
     pitch_bins, yaw_bins = (np.linspace(low, high, 13) for low, high in np.percentile(degrees, [1, 99], axis=0).T)
@@ -311,7 +334,7 @@ def error_by_gaze(truth: Array, errors: Mapping[str, Array], *, titles: Mapping[
         with np.errstate(invalid="ignore"):
             cells = np.where(counts >= smallest, sums / counts, np.nan)
         mesh = axes.pcolormesh(yaw_bins, pitch_bins, cells.T, vmin=0, vmax=12, cmap="magma_r")
-        axes.set(title=titles[name], xlabel="yaw (°)")
+        axes.set(title=TITLES[name], xlabel="yaw (°)")
         axes.grid(visible=False)
     grid[0, 0].set_ylabel("pitch (°)")
     figure.colorbar(mesh, ax=grid[0, -1], label="mean error (°)")

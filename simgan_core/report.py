@@ -92,7 +92,7 @@ def provenance(run: RunFolder) -> Row:
         "packages": package_versions(),
         "notebooks": traces,
         "wall_s": {name: trace["wall_s"] for name, trace in traces.items()},
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "configuration": to_dict(run.config),
     }
 

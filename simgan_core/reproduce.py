@@ -206,7 +206,7 @@ def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> 
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(plan.run.path),
         "--configfile", str(workflow), "--cores", str(plan.cores), "--resources", f"seed_jobs={plan.jobs}",
-        "--rerun-incomplete", "--nolock", "--quiet", "host", "rules", "progress", "reason", *extra,
+        "--rerun-incomplete", "--nolock", "--quiet", "all", *extra,
     ]  # fmt: skip
 
 

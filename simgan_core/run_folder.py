@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from simgan_core.evaluation.statistics import Estimate
+
 DATA = ("embedded", "mini", "full")
 MAX_PICTURE_BYTES = 300_000
 
@@ -39,6 +41,11 @@ class Metric:
     unit: str
     seeds: int
     n: int
+
+    @classmethod
+    def of(cls, estimate: Estimate, unit: str) -> Metric:
+        """An estimate with its interval."""
+        return cls(estimate.value, estimate.low, estimate.high, unit, estimate.seeds, estimate.n)
 
     def to_dict(self) -> dict[str, object]:
         """The metric as `metrics.json` holds it."""

@@ -40,10 +40,10 @@ def prepared_data(run: RunFolder) -> Prepared:
     """
     from simgan_core.datasets.prepare import LABELS, Prepared
 
-    names = ("synthetic", "real", "test", LABELS)
-    if not all((run.stores / name / "store.json").is_file() for name in names):
+    stores = [run.stores / name for name in ("synthetic", "real", "test", LABELS)]
+    if not all((store / "store.json").is_file() for store in stores):
         return prepare_data(run)
-    return Prepared(*(run.stores / name for name in names), real_is_standin=not run.shows_people)
+    return Prepared(stores[0], stores[1], stores[2], stores[3], real_is_standin=not run.shows_people)
 
 
 def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
