@@ -80,7 +80,7 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
     _limit_threads(threads)
     executed.parent.mkdir(parents=True, exist_ok=True)
     running = executed.with_suffix(".running.ipynb")
-    started = time.perf_counter()
+    started, clock = time.time(), time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="simgan-") as sockets:
             papermill.execute_notebook(
@@ -91,9 +91,15 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
         failed = executed.with_suffix(".failed.ipynb")
         running.replace(failed)
         raise NotebookError(f"{notebook.name} stopped: {error.ename}: {error.evalue}\nTraceback in {failed}") from error
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - clock
     write_html(running, executed.with_suffix(".html"), title=notebook.stem)
-    trace = {"wall_s": round(seconds, 1), "threads": threads, "commit": commit(), "device": device()}
+    trace: dict[str, object] = {
+        "wall_s": round(seconds, 1),
+        "started": round(started),
+        "threads": threads,
+        "commit": commit(),
+    }
+    trace["device"] = device()
     write_json(executed.with_suffix(".execution.json"), trace)
     executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     running.replace(executed)

@@ -92,9 +92,19 @@ def provenance(run: RunFolder) -> Row:
         "packages": package_versions(),
         "notebooks": traces,
         "wall_s": {name: trace["wall_s"] for name, trace in traces.items()},
+        "total_wall_s": total_wall_s(traces.values()),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "configuration": to_dict(run.config),
     }
+
+
+def total_wall_s(traces: Iterable[Mapping[str, Any]]) -> float:
+    """Seconds during which at least one notebook ran: side by side counts once, a pause between two starts does not."""
+    total, end = 0.0, -math.inf
+    for start, seconds in sorted((trace["started"], trace["wall_s"]) for trace in traces):
+        total += max(0.0, start + seconds - max(start, end))
+        end = max(end, start + seconds)
+    return round(total, 1)
 
 
 def write_report(run: RunFolder, out: Path) -> Path:

@@ -40,7 +40,7 @@ def finished_run(path: Path, *, data: str = "embedded", profile_name: str = "cpu
     evaluation.write_claims([judge("C3", Estimate(33.0, 25.0, 40.0, 3, 1500), profile=profile_name)])
     (run.path / "notebooks").mkdir()
     (run.path / "notebooks" / "01_data.html").write_text("<p>executed</p>")
-    (run.path / "notebooks" / "01_data.execution.json").write_text('{"wall_s": 12.5, "threads": 2}')
+    (run.path / "notebooks" / "01_data.execution.json").write_text('{"wall_s": 12.5, "started": 100}')
     plt.close("all")
     return run
 
@@ -70,6 +70,12 @@ def test_numbers_of_single_seeds_become_a_mean_with_interval(tmp_path: Path) -> 
     assert (metric["seeds"], metric["n"]) == (3, 30)
     # t interval of 100, 101, 102: 101 +- 4.303 / sqrt(3)
     assert (metric["low"], metric["high"]) == pytest.approx((98.516, 103.484), abs=1e-3)
+
+
+def test_jobs_side_by_side_count_once() -> None:
+    traces = [{"started": 0, "wall_s": 10.0}, {"started": 5, "wall_s": 10.0}, {"started": 6, "wall_s": 1.0}]
+    assert report.total_wall_s([*traces, {"started": 100, "wall_s": 3.0}]) == 18.0
+    assert report.total_wall_s([]) == 0
 
 
 def test_a_single_seed_has_no_interval() -> None:

@@ -1,0 +1,134 @@
+"""Fill the README's strip, minutes and claims from `reports/`: python -m simgan_core.readme [--check]
+
+Everything between `<!-- name:begin -->` and `<!-- name:end -->` is written from what runs have left; nothing there is
+typed by hand. Reports on real images come before the stand-in, larger profiles before smaller ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simgan_core.provenance import REPOSITORY, read_json
+from simgan_core.report import arms, format_interval
+
+README = REPOSITORY / "README.md"
+REPORTS = REPOSITORY / "reports"
+ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
+EMPTY = "*No run is committed yet: `make reproduce` makes one.*"
+
+
+def reports(folder: Path = REPORTS) -> list[Path]:
+    """Finished reports, the most telling one first."""
+    return [folder / name for name in ORDER if (folder / name / "index.html").is_file()]
+
+
+def fill(text: str, blocks: Mapping[str, str]) -> str:
+    """Replace the contents of the named blocks.
+
+    Raises:
+        ValueError: the text lacks a block.
+
+    """
+    for name, content in blocks.items():
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"the README has no block {name!r}; expected <!-- {name}:begin --> … <!-- {name}:end -->.")
+        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def blocks(folder: Path = REPORTS) -> dict[str, str]:
+    """The README's blocks from the reports in `folder`."""
+    found = reports(folder)
+    return {"strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found)}
+
+
+def _strip(found: Sequence[Path]) -> str:
+    for report in found:
+        picture = report / "figures" / "02_strip.png"
+        if picture.is_file():
+            return f"![{_caption(picture)}]({_link(report, 'figures/02_strip.png')})"
+    return EMPTY
+
+
+def _caption(picture: Path) -> str:
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return str(image.info.get("Description", ""))
+
+
+def _claims(found: Sequence[Path]) -> str:
+    if not found:
+        return EMPTY
+    columns = [{row["id"]: row for row in read_json(report / "claims.json")} for report in found]
+    ours = [f"ours, [{report.name}]({_link(report, 'index.html')})" for report in found]
+    lines = [
+        "| claim | paper | " + " | ".join(ours) + " |",
+        "|---|---|" + "---|" * len(found),
+    ]
+    for row in columns[0].values():
+        cells = [_claim_cell(column.get(row["id"])) for column in columns]
+        lines.append(f"| **{row['id']}** {row['title']} | {row['paper']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _claim_cell(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["ours"] is None:
+        return "not evaluated"
+    return f"{format_interval(row, 'ours')}: **{row['verdict']}**"
+
+
+def _arms(found: Sequence[Path]) -> str:
+    """Mean error of every arm, one column per report."""
+    if not found:
+        return EMPTY
+    metrics = {report: read_json(report / "metrics.json") for report in found}
+    titles = {arm["name"]: arm["title"] for report in found for arm in arms(metrics[report])}
+    names = " | ".join(report.name for report in found)
+    lines = [f"| gaze CNN trained on | {names} |", "|---|" + "---|" * len(found)]
+    for name, title in titles.items():
+        cells = [metrics[report].get(f"gaze.{name}.mean_error_deg") for report in found]
+        lines.append(f"| {title} | " + " | ".join(format_interval(cell) if cell else "–" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _minutes(found: Sequence[Path]) -> str:
+    if not found:
+        return EMPTY
+    lines = ["| run | hardware | seeds | minutes |", "|---|---|---|---|"]
+    for report in found:
+        origin = read_json(report / "provenance.json")
+        device = origin["device"]
+        hardware = device.get("gpu") or f"{device['cores']} cores of {device['cpu']}"
+        minutes = f"{origin['total_wall_s'] / 60:.0f}" if origin.get("total_wall_s") else "–"
+        lines.append(f"| `{origin['command']}` | {hardware} | {len(origin['seeds'])} | {minutes} |")
+    return "\n".join(lines)
+
+
+def _link(report: Path, file: str) -> str:
+    return f"{report.parent.name}/{report.name}/{file}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m simgan_core.readme`."""
+    parser = argparse.ArgumentParser(prog="python -m simgan_core.readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
+    options = parser.parse_args(arguments)
+    before = README.read_text(encoding="utf-8")
+    after = fill(before, blocks())
+    if options.check and after != before:
+        print("README.md is out of date; run `make readme`.", file=sys.stderr)
+        return 1
+    if not options.check:
+        README.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
