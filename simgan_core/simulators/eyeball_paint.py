@@ -14,7 +14,7 @@ from simgan_core.simulators.eyeball import intersect
 from simgan_core.simulators.light import SceneLight
 from simgan_core.simulators.ranges import EyeParameters
 from simgan_core.simulators.scene import Scene, rotate
-from simgan_core.simulators.shading import look_up, luminance, rotate_rows, srgb_to_linear
+from simgan_core.simulators.shading import decode_texture, look_up, rotate_rows
 
 _BLOCKS = 60  # shade is computed on blocks of samples, about this many across the canvas
 _SCLERA_GLOSS = 0.15  # reflections on the sclera against those on the cornea
@@ -26,8 +26,7 @@ class Eyeball:
 
     def __init__(self, assets: EyeAssets, visibility: Tensor, *, colour: bool) -> None:
         self._assets = assets
-        iris = srgb_to_linear(assets.iris.float() / 255)
-        self._textures = (iris if colour else luminance(iris)).half()
+        self._textures = decode_texture(assets.iris, colour=colour).half()
         at_lids = assets.subdivision[:, assets.lid_loops[1]].mean(1)
         self._visibility = (visibility * at_lids).sum() / at_lids.sum()
 

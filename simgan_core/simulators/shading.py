@@ -23,6 +23,13 @@ def srgb_to_linear(value: Tensor) -> Tensor:
     return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
+def decode_texture(texture: Tensor, *, colour: bool) -> Tensor:
+    """Linear values of an sRGB texture, uint8 [..., 3], by a table: float [..., 3], or luminance [..., 1]."""
+    table = srgb_to_linear(torch.arange(256, device=texture.device) / 255)
+    linear = table.index_select(0, texture.flatten().int()).view(texture.shape)
+    return linear if colour else luminance(linear)
+
+
 def linear_to_srgb(value: Tensor) -> Tensor:
     """Encode linear values as sRGB in [0, 1]; values outside are clipped."""
     value = value.clamp(0, 1)

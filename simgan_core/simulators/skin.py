@@ -17,7 +17,7 @@ from simgan_core.simulators.light import SceneLight
 from simgan_core.simulators.ranges import EyeParameters
 from simgan_core.simulators.raster import Fragments
 from simgan_core.simulators.scene import Poser, Scene
-from simgan_core.simulators.shading import ambient_visibility, look_up, luminance, srgb_to_linear
+from simgan_core.simulators.shading import ambient_visibility, decode_texture, look_up
 
 _TEXTURE_MM = 65.0  # covered by a skin texture
 _LOOK_DOWN_FULL = math.radians(30)  # UnityEyes blends its look-down textures by the square of pitch over 30 degrees
@@ -58,9 +58,7 @@ def _pack(assets: EyeAssets, colour: bool) -> Tensor:
     """Albedo, look-down albedo and the displacement's slopes in one half-precision texture [S, T, T, 2C + 2]."""
     packed = []
     for skin, down, height in zip(assets.skin, assets.skin_look_down, assets.displacement, strict=True):
-        albedo = [srgb_to_linear(texture.float() / 255) for texture in (skin, down)]
-        if not colour:
-            albedo = [luminance(texture) for texture in albedo]
+        albedo = [decode_texture(texture, colour=colour) for texture in (skin, down)]
         relief = functional.avg_pool2d(height[None, None].float() / 255, 5, stride=1, padding=2)[0, 0]
         slope_x = functional.pad(relief[:, 2:] - relief[:, :-2], (1, 1))
         slope_y = functional.pad(relief[2:] - relief[:-2], (0, 0, 1, 1))
