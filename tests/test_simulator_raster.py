@@ -13,7 +13,9 @@ from simgan_core.simulators.raster import rasterise
 HEIGHT, WIDTH = 20, 26
 
 
-def slow_z_buffer(screen: NDArray[np.float64], triangles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def slow_z_buffer(
+    screen: NDArray[np.float64], triangles: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Nearest clockwise triangle per pixel (-1: none), and pixels too near an edge or a tie to be decided."""
     nearest = np.full((HEIGHT, WIDTH), np.inf)
     owner = np.full((HEIGHT, WIDTH), -1)

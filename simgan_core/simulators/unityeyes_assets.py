@@ -61,8 +61,9 @@ def load_unityeyes_assets(
     subdivision, triangles = _read_subdivision(resources / "SubdivData", len(mean))
     uv = subdivision @ _read_3ds_uv(root / "eye_region.3ds", len(mean))
     corner_uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=-1)[triangles]
-    skins = _read_skins(resources / "SkinTextures", skin_pixels)
     iris, probability = _read_irises(resources / "IrisTextures", iris_pixels)
+    lashes = _read_lashes(root / "Lashes")
+    skins = _read_skins(resources / "SkinTextures", skin_pixels)  # last: they take the longest
     return EyeAssets(
         name="unityeyes",
         mean=torch.from_numpy(mean).float(),
@@ -79,7 +80,7 @@ def load_unityeyes_assets(
         displacement=skins[2],
         iris=iris,
         iris_probability=probability,
-        lashes=_read_lashes(root / "Lashes"),
+        lashes=lashes,
         eyeball=EyeballGeometry(),
         environments=room_environments(count=24, seed=0),
     )
@@ -89,6 +90,8 @@ def _read_table(path: Path, columns: int, separator: str | None = None) -> NDArr
     """Read a text file of numbers as [rows, columns]."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; expected in UnityEyes2's assets; fetch them again")
+    if not path.read_bytes().strip():
+        raise ValueError(f"{path}: expected rows of {columns} numbers, found an empty file; fetch it again")
     try:
         return np.loadtxt(path, delimiter=separator, ndmin=2).reshape(-1, columns)
     except ValueError as error:
