@@ -1,4 +1,4 @@
-"""The paper's claims C1 to C8 as data: what it reports, what we measure, and the threshold that was fixed before any run.
+"""The paper's claims C1 to C8 as data: what it reports, what we measure, the threshold fixed before any run.
 
 A verdict compares the 95 % interval of our estimate, not its value, with a bound on the side that the paper's claim
 names. No bound admits the null value: 'no difference' is never enough to support a claim.
@@ -17,15 +17,29 @@ class Interval(Protocol):
     """What a claim needs to know of an estimate: value and 95 % interval, number of seeds and of images."""
 
     @property
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """The estimate."""
+        ...
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        ...
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        ...
+
     @property
-    def seeds(self) -> int: ...
+    def seeds(self) -> int:
+        """Number of seeds."""
+        ...
+
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Number of images."""
+        ...
 
 
 @dataclass(frozen=True)

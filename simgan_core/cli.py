@@ -1,7 +1,7 @@
 """The `simgan` command line: simulate, train, refine, evaluate, reproduce.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
-are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object and nothing else.
+are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
 """
 
 from __future__ import annotations
@@ -140,3 +140,7 @@ def main() -> None:
         # Defects of the program itself (TypeError, AssertionError, ...) keep their traceback.
         print(f"simgan: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

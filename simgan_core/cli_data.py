@@ -27,7 +27,7 @@ def prepare_data(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the data sets; default SIMGAN_DATA_ROOT, else data/.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the stores; default runs/<profile>-<data>/stores.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the stores; default in runs/<profile>-<data>.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the renders.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -40,7 +40,16 @@ def test_row_resolves(row: list[str]) -> None:
 
 def test_the_map_covers_the_method_and_every_notebook() -> None:
     text = " ".join(row[0] for row in ROWS)
-    for part in ("equation 1", "equation 2", "equation 3", "equation 4", "algorithm 1", "table 2", "table 3", "figure 8"):
+    for part in (
+        "equation 1",
+        "equation 2",
+        "equation 3",
+        "equation 4",
+        "algorithm 1",
+        "table 2",
+        "table 3",
+        "figure 8",
+    ):
         assert part in text
     assert {row[3].strip("`") for row in ROWS} - {"–"} == {step.name for step in (*STEPS, SCORECARD)}
 

@@ -74,7 +74,7 @@ def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(notebooks: Pa
     assert (tmp_path / "report/notebooks/07_gaze_evaluation.html").stat().st_size > 10_000
     assert go() == first, "nothing was out of date"
 
-    # One seed more trains that seed and compares again; the finished seeds are kept. An edit makes a notebook run again.
+    # One seed more trains that seed and compares again; the finished seeds are kept. An edit runs a notebook again.
     file = notebooks / "09_scorecard.ipynb"
     file.write_text(file.read_text().replace("import json", "import json, os"))
     assert go(seeds=3) == first | {"02_training/seed-2": 1, "07_gaze_evaluation": 2, "09_scorecard": 2}

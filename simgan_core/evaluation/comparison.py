@@ -71,7 +71,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions of every arm: `predicted[arm]` is float32 [seeds, N, 2], pitch and yaw in radians; truth is [N, 2]."""
+    """Predictions of every arm: `predicted[arm]` is float32 [seeds, N, 2], pitch and yaw in radians; truth [N, 2]."""
 
     truth: Floats
     predicted: Mapping[str, Floats]
@@ -97,7 +97,7 @@ class Comparison:
         return two_level_bootstrap(np.moveaxis(pair, 0, -1), statistic=_reduction_percent)
 
     def gain_points(self, arm: str, baseline: str) -> Estimate:
-        """Percentage points of images within 7 degrees that `arm` gains over `baseline`; seeds and images are paired."""
+        """Percentage points of images within 7 degrees that `arm` gains over `baseline`; seeds and images paired."""
         return two_level_bootstrap(_percent_within(self.errors_deg(arm)) - _percent_within(self.errors_deg(baseline)))
 
 
@@ -132,7 +132,7 @@ def compare_arms(
         arm.name: np.stack([_predict_arm(arm, seed, data, config, out, test, progress) for seed in seeds])
         for arm in arms
     }
-    return Comparison(test.pitch_yaw(), predicted, tuple(seeds))
+    return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds))
 
 
 def _predict_arm(
@@ -151,7 +151,7 @@ def _training_store(arm: Arm, seed: int, data: TrainingData) -> Path:
     if arm.name.startswith("refined"):
         if seed not in data.refined:
             raise FileNotFoundError(
-                f"no refined images for seed {seed}; found seeds {sorted(data.refined)}. Run 02_training with that seed."
+                f"no refined images for seed {seed}; found seeds {sorted(data.refined)}. Run 02_training with it."
             )
         return data.refined[seed]
     if arm.name == "oracle":

@@ -1,0 +1,58 @@
+"""The README's numbers come from reports; its commands and links exist."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from simgan_core import readme
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def write_report(folder: Path, error: float) -> None:
+    claim = {"id": "C3", "title": "Lower", "paper": "30 % lower", "ours": 33.0, "low": 25.0, "high": 40.0, "unit": "%"}
+    metric = {"value": error, "low": 4.0, "high": 5.0, "unit": "°", "seeds": 3, "n": 10}
+    origin = {"command": "simgan reproduce", "seeds": [0, 1], "device": {"cpu": "CPU", "cores": 2}, "total_wall_s": 600}
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text("")
+    (folder / "claims.json").write_text(json.dumps([claim | {"verdict": "supported"}]))
+    (folder / "metrics.json").write_text(json.dumps({"gaze.refined.mean_error_deg": metric}))
+    (folder / "provenance.json").write_text(json.dumps(origin))
+
+
+def test_blocks_come_from_reports_real_before_stand_in(tmp_path: Path) -> None:
+    write_report(tmp_path / "reports/cpu-embedded", 4.4)
+    write_report(tmp_path / "reports/cpu-mini", 4.7)
+    write_report(tmp_path / "reports/smoke-embedded", 9.9)
+    blocks = readme.blocks(tmp_path / "reports")
+    assert "| ours, [cpu-mini](reports/cpu-mini/index.html) | ours, [cpu-embedded]" in blocks["claims"]
+    assert "33.0 % (25.0 to 40.0): **supported**" in blocks["claims"]
+    assert "| 4.70° (4.00 to 5.00) | 4.40° (4.00 to 5.00) |" in blocks["arms"]
+    assert "2 cores of CPU | 2 | 10 |" in blocks["minutes"]
+    assert "9.9" not in str(blocks)
+    filled = readme.fill(TEXT, blocks)
+    assert "33.0 %" in filled
+    assert readme.fill(filled, blocks) == filled
+
+
+def test_without_reports_the_readme_says_so(tmp_path: Path) -> None:
+    assert set(readme.blocks(tmp_path).values()) == {readme.EMPTY}
+
+
+def test_a_missing_block_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no block 'claims'"):
+        readme.fill("# Nothing", {"claims": "x"})
+
+
+def test_the_committed_readme_is_what_the_reports_say() -> None:
+    assert readme.fill(TEXT, readme.blocks()) == TEXT, "run `make readme`"
+
+
+def test_links_and_make_targets_exist() -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+        assert (ROOT / link).exists(), link
+    for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
