@@ -168,10 +168,16 @@ def plan(
 
 
 def _default_jobs(cores: int, config: Config) -> int:
-    """As many jobs as cores; on a GPU one at a time, as one training fills it."""
+    """One job per seed up to the cores; on a GPU one at a time, as one training fills it.
+
+    A few seeds more than cores also run together, one thread each: the system shares the cores out evenly, where a
+    second round would leave some of them idle.
+    """
     import torch
 
-    return 1 if torch.cuda.is_available() else max(1, min(cores, config.seeds))
+    if torch.cuda.is_available():
+        return 1
+    return config.seeds if config.seeds < 2 * cores else cores
 
 
 def run_plan(plan: Plan) -> Path:
@@ -205,8 +211,8 @@ def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> 
     """The command that runs the graph; a cluster user adds `--executor slurm` and the like."""
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(plan.run.path),
-        "--configfile", str(workflow), "--cores", str(plan.cores), "--resources", f"seed_jobs={plan.jobs}",
-        "--rerun-incomplete", "--nolock", "--quiet", "all", *extra,
+        "--configfile", str(workflow), "--cores", str(max(plan.cores, plan.jobs)),
+        "--resources", f"seed_jobs={plan.jobs}", "--rerun-incomplete", "--nolock", "--quiet", "all", *extra,
     ]  # fmt: skip
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from simgan_core.config import Config
 from simgan_core.datasets.store import Store
@@ -117,33 +121,56 @@ def compare_arms(
     *,
     seeds: Sequence[int],
     arms: Sequence[Arm] = ARMS,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train and test every arm with every seed, reading what an earlier call with equal settings left in `out`.
+
+    `workers` trainings run side by side, one thread each: that uses cores better than many threads on one small
+    network. Default: the threads torch may use; 1 where there is a GPU.
 
     Raises:
         FileNotFoundError: if a store that an arm needs is missing.
 
     """
-    test = Store.open(data.test)
     arms = [arm for arm in arms if arm.name != "oracle" or data.oracle is not None]
     out.mkdir(parents=True, exist_ok=True)
-    predicted = {
-        arm.name: np.stack([_predict_arm(arm, seed, data, config, out, test, progress) for seed in seeds])
-        for arm in arms
-    }
-    return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds))
+    tasks = [(arm, seed, _training_store(arm, seed, data), data.test, config, out) for arm in arms for seed in seeds]
+    workers = (1 if torch.cuda.is_available() else torch.get_num_threads()) if workers is None else workers
+    bar = tqdm(total=len(tasks), desc="gaze CNNs", unit="training", disable=not progress)
+    with bar, _pool(min(workers, len(tasks))) as pool:
+        found = []
+        for predictions in pool(_predict_arm, tasks):
+            found.append(predictions)
+            bar.update()
+    predicted = {arm.name: np.stack(found[i * len(seeds) : (i + 1) * len(seeds)]) for i, arm in enumerate(arms)}
+    return Comparison(Store.open(data.test).pitch_yaw().copy(), predicted, tuple(seeds))
 
 
-def _predict_arm(
-    arm: Arm, seed: int, data: TrainingData, config: Config, out: Path, test: Store, progress: bool
-) -> Floats:
-    training = Store.open(_training_store(arm, seed, data))
+Task = tuple[Arm, int, Path, Path, Config, Path]
+Map = Callable[[Callable[[Task], Floats], Sequence[Task]], Iterable[Floats]]
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Map]:
+    """`map` over tasks, in this process or in several; results come in order."""
+    if workers <= 1:
+        yield map
+        return
+    # Spawned, as forking a process whose torch has run threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        yield executor.map
+
+
+def _predict_arm(task: Task) -> Floats:
+    arm, seed, training_path, test_path, config, out = task
+    training, test = Store.open(training_path), Store.open(test_path)
     if arm.name == "constant":
         return _constant(training, len(test))
     key = _key(arm, seed, config, training, test)
     return _cached(
-        out / f"{arm.name}-seed{seed}.npz", key, lambda: _train_and_predict(arm, seed, config, training, test, progress)
+        out / f"{arm.name}-seed{seed}.npz", key, lambda: _train_and_predict(arm, seed, config, training, test)
     )
 
 
@@ -165,9 +192,9 @@ def _constant(training: Store, count: int) -> Floats:
     return np.repeat(mean, count, axis=0).astype(np.float32)
 
 
-def _train_and_predict(arm: Arm, seed: int, config: Config, training: Store, test: Store, progress: bool) -> Floats:
+def _train_and_predict(arm: Arm, seed: int, config: Config, training: Store, test: Store) -> Floats:
     model = train_gaze_cnn(
-        training.images(), training.pitch_yaw(), config.gaze, seed=seed, augment=arm.augment, progress=progress
+        training.images(), training.pitch_yaw(), config.gaze, seed=seed, augment=arm.augment, progress=False
     )
     return predict(model, test.images())
 

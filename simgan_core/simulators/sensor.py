@@ -36,16 +36,17 @@ class CameraModel:
     """Ranges of the camera, one uniform draw per image unless a comment says otherwise.
 
     Calling it is a pure function of (images, seed, indices): image i gets the same camera and the same noise whatever
-    the batch. Callers equalise afterwards, as MPIIGaze does.
+    the batch. Callers equalise afterwards, as MPIIGaze does. The defaults are those of a poor webcam, on purpose: with
+    a good one, an estimator that is trained on raw renders loses nothing on the target, and there is nothing to refine.
     """
 
     exposure_stops: Range = (-0.7, 0.7)
-    gradient: Range = (0.0, 0.45)  # relative change of light from one border to the other, in a random direction
-    vignette: Range = (0.0, 0.25)  # loss of light at the corners
-    defocus_px: Range = (0.35, 0.9)  # standard deviation of the blur
-    motion_px: Range = (0.0, 1.6)  # length of the movement, in a random direction
-    resolution: Range = (0.55, 1.0)  # sensor pixels per pixel of the frame
-    full_well_log10: Range = (2.9, 4.2)  # electrons at white: fewer mean more shot noise
+    gradient: Range = (0.05, 0.8)  # relative change of light from one border to the other, in a random direction
+    vignette: Range = (0.0, 0.4)  # loss of light at the corners
+    defocus_px: Range = (0.5, 1.3)  # standard deviation of the blur
+    motion_px: Range = (0.0, 2.2)  # length of the movement, in a random direction
+    resolution: Range = (0.45, 0.9)  # sensor pixels per pixel of the frame
+    full_well_log10: Range = (2.5, 3.9)  # electrons at white: fewer mean more shot noise
     read_noise: Range = (0.001, 0.005)  # standard deviation, white = 1, linear light
     gamma: Range = (0.8, 1.25)  # of the tone curve, on top of sRGB's
     jpeg_quality: Range = (55.0, 95.0)
