@@ -178,7 +178,7 @@ def target_ranges() -> EyeRanges:
         light_elevation_normal_deg=(30.0, 20.0),
         ambient_intensity=(0.25, 0.7),
         screen_intensity=(0.2, 0.8),
-        shift_x_normal_mm=(1.1, 0.8),
+        shift_x_normal_mm=(0.9, 0.8),
     ).with_prior(np.deg2rad(inside))
 
 

@@ -63,8 +63,8 @@ class EyeRanges:
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
     camera_distance_mm: float = 600.0
     field_width_normal_mm: Range = (30.5, 1.4)
-    shift_x_normal_mm: Range = (1.0, 0.6)  # towards the temple
-    shift_y_normal_mm: Range = (-0.7, 0.7)
+    shift_x_normal_mm: Range = (0.8, 0.6)  # towards the temple
+    shift_y_normal_mm: Range = (-0.4, 0.7)
 
     def with_prior(self, prior: NDArray[np.floating]) -> EyeRanges:
         """Return the same ranges with gaze drawn from labels [N, 2], pitch and yaw in radians."""
