@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -72,7 +73,9 @@ def simulate_eyes(
     if count < 1 or batch < 1:
         raise ValueError(f"count {count}, batch {batch}: expected at least 1 of each")
     ranges = EyeRanges() if ranges is None else ranges
-    simulator = EyeSimulator(assets, ranges, frame=frame, supersample=supersample, colour=colour, device=device)
+    workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    with one_thread():
+        simulator = EyeSimulator(assets, ranges, frame=frame, supersample=supersample, colour=colour, device=device)
     provenance = {
         "made_by": "simgan_core.simulators.simulate_eyes",
         "assets": assets.name,
@@ -84,8 +87,7 @@ def simulate_eyes(
         "equalised": equalise,
         "sensor": None if sensor is None else repr(sensor),
     }
-    on_cpu = torch.device(device).type == "cpu"
-    step = RENDER_BATCH if on_cpu else batch
+    step = RENDER_BATCH if torch.device(device).type == "cpu" else batch
     batches = [range(start, min(start + step, count)) for start in range(0, count, step)]
 
     def render(indices: range) -> tuple[Tensor, dict[str, NDArray[np.generic]]]:
@@ -97,7 +99,7 @@ def simulate_eyes(
         StoreWriter(out, size=size, channels=3 if colour else 1, provenance=provenance, overwrite=overwrite) as writer,
         tqdm(total=count, desc="rendering eyes", unit="image", disable=not progress) as bar,
     ):
-        for image, columns in in_order(render, batches, torch.get_num_threads() if on_cpu else 1):
+        for image, columns in in_order(render, batches, workers):
             writer.append(image, columns)
             bar.update(len(image))
     return Store.open(out)
@@ -112,17 +114,25 @@ def in_order(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> 
     if workers < 2 or len(jobs) < 2:
         yield from map(work, jobs)
         return
-    try:
-        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-            waiting: deque[Future[Done]] = deque()
-            for job in jobs:
-                waiting.append(pool.submit(work, job))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[Done]] = deque()
+        for job in jobs:
+            waiting.append(pool.submit(work, job))
+            if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: beside any other busy process, small kernels on several spend their time waiting."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
-        torch.set_num_threads(workers)  # the worker's setting reaches parts of torch that all threads share
+        torch.set_num_threads(before)
 
 
 def finish(image: Tensor, size: tuple[int, int], equalise: bool) -> Tensor:
