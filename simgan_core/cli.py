@@ -72,6 +72,9 @@ def refine(
     refiner: Annotated[Path, typer.Argument(help="A run's folder, or a .safetensors file of weights.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="A store, or a folder of images (with label files).")],
     out: Annotated[Path, typer.Argument(help="Where the refined images go; must not exist.")],
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Resize a folder's images to the refiner's size; labels in pixels break.")
+    ] = False,
 ) -> None:
     """Refine images: store to store or folder to folder, names and labels copied."""
     from simgan_core.checkpoints import load_refiner
@@ -83,7 +86,7 @@ def refine(
 
         refine_store(network, Store.open(source), out)
     else:
-        refine_folder(network, source, out)
+        refine_folder(network, source, out, resize_images=resize)
     typer.echo(str(out))
 
 
