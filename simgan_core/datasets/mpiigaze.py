@@ -109,9 +109,8 @@ def load_mini(root: Path | str) -> Eyes:
     if not np.isin(half, (0, 1)).all() or len(np.unique(row)) != count:
         found = "half other than 0 and 1, or a row that occurs twice"
         raise DataError(path, found=found, expected="half 0 or 1, every row once", remedy=DOWNLOAD)
-    # Pictures alone mislead here: this person was lit from one side, so that unmirrored right eyes pass for left ones.
-    # The labels of the part that is not tested settle it: by them an estimator that is trained on renders errs by
-    # about 5 degrees on mirrored right eyes and by nearly 7 on unmirrored ones.
+    # Mirrored as in the full data set, whose convention the file is documented to follow. An open question: pictures
+    # and the other persons' mean yaws hint that its right eyes may have been mirrored before (data/README.md).
     images, angles = _left(images[:, None], arrays["pitch_yaw"].astype(np.float32), half == 1)
     return Eyes(images, angles, half, row)
 

@@ -1,0 +1,106 @@
+"""The comparison of training data: arms, seeds, what is cached, and the differences with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgan_core.config import Config, GazeConfig, smoke
+from simgan_core.datasets.store import StoreWriter
+from simgan_core.evaluation import comparison
+from simgan_core.evaluation.comparison import ARMS, Arm, Comparison, TrainingData, compare_arms
+
+RAW = next(arm for arm in ARMS if arm.name == "raw")
+CONSTANT = next(arm for arm in ARMS if arm.name == "constant")
+CONFIG: Config = replace(smoke(), gaze=GazeConfig(steps=200, batch=16, width=0.2))
+
+
+def write_eyes(path: Path, count: int, seed: int, *, labels: float = 1.0) -> Path:
+    """Dark discs on grey whose place follows from gaze, as an iris' does; `labels` = -1 swaps the labels."""
+    rng = np.random.default_rng(seed)
+    gaze = rng.uniform(-0.3, 0.3, (count, 2)).astype(np.float32)
+    y, x = np.mgrid[0:35, 0:55]
+    centre = np.stack([17 - 30 * gaze[:, 0], 27 - 45 * gaze[:, 1]], 1)
+    inside = (y - centre[:, 0, None, None]) ** 2 + (x - centre[:, 1, None, None]) ** 2 < 64
+    images = np.where(inside, 20, 200).astype(np.uint8)[:, None]
+    with StoreWriter(path, size=(35, 55), provenance={"made_by": "a test"}) as writer:
+        writer.append(images, {"pitch": labels * gaze[:, 0], "yaw": labels * gaze[:, 1]})
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    synthetic = write_eyes(tmp_path / "synthetic", 256, 0)
+    return TrainingData(synthetic, write_eyes(tmp_path / "test", 64, 1), refined={0: synthetic})
+
+
+def test_an_estimator_learns_what_the_constant_cannot_know(data: TrainingData, tmp_path: Path) -> None:
+    found = compare_arms(data, CONFIG, tmp_path / "out", seeds=[0], arms=[CONSTANT, RAW], workers=1, progress=False)
+    assert found.mean_error_deg("raw").value < 0.6 * found.mean_error_deg("constant").value
+    assert found.mean_error_deg("raw").n == 64 and found.truth.shape == (64, 2)
+
+
+def test_swapped_labels_are_worse_than_no_knowledge(data: TrainingData, tmp_path: Path) -> None:
+    swapped = replace(data, synthetic=write_eyes(tmp_path / "swapped", 256, 0, labels=-1.0))
+    found = compare_arms(swapped, CONFIG, tmp_path / "out", seeds=[0], arms=[CONSTANT, RAW], workers=1, progress=False)
+    assert found.mean_error_deg("raw").value > 1.2 * found.mean_error_deg("constant").value
+
+
+def test_side_by_side_gives_the_same_predictions_in_the_same_order(data: TrainingData, tmp_path: Path) -> None:
+    arms, quick = [CONSTANT, RAW], replace(CONFIG, gaze=replace(CONFIG.gaze, steps=4))
+    one, two = (
+        compare_arms(data, quick, tmp_path / f"{n}", seeds=[3, 5], arms=arms, workers=n, progress=False) for n in (1, 2)
+    )
+    for arm in ("constant", "raw"):
+        assert one.predicted[arm].shape == (2, 64, 2)
+        np.testing.assert_allclose(one.predicted[arm], two.predicted[arm], atol=1e-5)
+    assert not np.allclose(one.predicted["raw"][0], one.predicted["raw"][1]), "seeds must differ"
+
+
+def test_what_is_trained_is_kept_until_its_settings_change(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(CONFIG, gaze=replace(CONFIG.gaze, steps=2))
+
+    def run(config: Config) -> Comparison:
+        return compare_arms(data, config, tmp_path / "out", seeds=[0], arms=[RAW], workers=1, progress=False)
+
+    first = run(quick)
+    monkeypatch.setattr(comparison, "train_gaze_cnn", lambda *_, **__: pytest.fail("trained again"))
+    np.testing.assert_array_equal(run(quick).predicted["raw"], first.predicted["raw"])
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        run(replace(quick, gaze=replace(quick.gaze, learning_rate=2e-3)))
+
+
+def test_only_the_oracle_reads_the_labelled_images_of_the_target(data: TrainingData, tmp_path: Path) -> None:
+    oracle = replace(data, oracle=write_eyes(tmp_path / "target", 64, 2))
+    opened = {arm.name: comparison._training_store(arm, 0, oracle) for arm in ARMS}
+    assert [name for name, path in opened.items() if path == oracle.oracle] == ["oracle"]
+    assert not {name for name, path in opened.items() if path == oracle.test}
+    assert (
+        "oracle"
+        not in compare_arms(
+            data, CONFIG, tmp_path / "out", seeds=[0], arms=[CONSTANT, Arm("oracle", "Oracle")], progress=False
+        ).predicted
+    )
+
+
+def test_missing_refined_images_are_named(data: TrainingData, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no refined images for seed 1; found seeds \[0\]"):
+        compare_arms(data, CONFIG, tmp_path / "out", seeds=[0, 1], arms=[Arm("refined", "Refined")], progress=False)
+
+
+def test_differences_are_paired_and_keep_their_sign() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((300, 2), np.float32)
+    worse = rng.normal(0, np.deg2rad(8), (3, 300, 2)).astype(np.float32)
+    found = Comparison(truth, {"raw": worse, "refined": worse * 0.5}, (0, 1, 2))
+    reduction, gain = found.reduction_percent("refined", "raw"), found.gain_points("refined", "raw")
+    assert reduction.value == pytest.approx(50, abs=0.5) and reduction.high - reduction.low < 1, "pairs share images"
+    assert gain.low > 0
+    back = found.reduction_percent("raw", "refined")
+    assert back.high < 0 and found.gain_points("raw", "refined").high < 0
+    assert found.reduction_percent("raw", "raw").value == 0
