@@ -1,4 +1,4 @@
-"""The `simgan` command line: simulate, train, refine, evaluate, reproduce.
+"""The `simgan` command line: simulate, train, refine, evaluate, reproduce, bench.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
 are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
@@ -123,6 +123,23 @@ def reproduce(
     planned = workflow.plan(data, profile, data_root=data_root, out=out, only=only, seeds=seeds, jobs=jobs)
     typer.echo(f"work in {planned.run.path}: {', '.join(workflow.names(planned.steps))}", err=True)
     typer.echo(str(workflow.run_plan(planned)))
+
+
+@app.command()
+def bench(
+    profile: Profile = "cpu",
+    assets: Annotated[Path | None, typer.Option(help="UnityEyes2 folder; procedural eyes without it.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Eyes to render into a store.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0, help="Time for each of the other figures.")] = 3.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure this machine: images/s of the renderer, the refiner, Algorithm 1 and the gaze CNN."""
+    from simgan_core import bench as measured
+    from simgan_core.config import profile as chosen_profile
+
+    results = measured.bench(chosen_profile(profile), assets, count=count, seconds=seconds, device=device)
+    print_result(results, as_json)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,150 @@
+"""Speed of this machine: eyes rendered, refiner updates, steps of Algorithm 1, gaze CNN updates, each in images/s.
+
+Rates are of processor time on a CPU, which other processes disturb least, and of wall time on a GPU; of the repetitions
+the fastest quarter's slowest counts. `store_images_per_s` alone is wall time of the whole way into a store.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from simgan_core import losses, provenance
+from simgan_core.config import Config
+from simgan_core.gaze_estimator import GazeCNN, euclidean_loss
+from simgan_core.models import build_networks, to_channels_last
+from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.simulators.eye import EyeSimulator
+from simgan_core.simulators.simulate import RENDER_BATCH, load_assets, simulate_eyes
+
+GPU_RENDER_BATCH = 1024
+Results = dict[str, object]
+
+
+def rate(work: Callable[[], object], images: int, seconds: float, device: torch.device) -> float:
+    """Images/s of `work`, which handles `images` of them; repeated for `seconds`, four times at least."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    times: list[float] = []
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(times) < 4:
+        start = clock()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(clock() - start)
+    times = sorted(times[1:])  # the first one warms up
+    return round(images / max(times[len(times) // 4], 1e-9), 1)
+
+
+def bench_simulator(assets_folder: Path | None, *, count: int, seconds: float, device: str = "auto") -> Results:
+    """Rates of the eye simulator at 35x55; `assets_folder` None means procedural eyes.
+
+    `renderer_per_core` is of one thread.
+    """
+    chosen = resolve_device(device)
+    assets = load_assets(assets_folder)
+    with tempfile.TemporaryDirectory() as folder:
+        begun, processor = time.perf_counter(), time.process_time()
+        simulate_eyes(count, Path(folder) / "eyes", assets=assets, device=chosen, progress=False)
+        wall, used = time.perf_counter() - begun, time.process_time() - processor
+    batch = RENDER_BATCH if chosen.type == "cpu" else GPU_RENDER_BATCH
+    simulator = EyeSimulator(assets, device=chosen)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = rate(lambda: simulator.render(simulator.sample(0, range(batch))), batch, seconds, chosen)
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "assets": assets.name,
+        "store_images_per_s": round(count / wall, 1),
+        "store_per_core_images_per_s": round(count / used, 1),
+        "renderer_per_core_images_per_s": alone,
+    }
+
+
+def bench_method(config: Config, *, seconds: float, device: str = "auto") -> Results:
+    """Rates of R's update, of a step of Algorithm 1 and of the gaze CNN's update, by layout and precision."""
+    chosen = resolve_device(device)
+    results: Results = {"batch": config.training.batch, "auto_precision": resolve_precision("auto", chosen)}
+    for layout in ("nchw", "channels_last"):
+        for precision in ("fp32", "bf16"):
+            found = _bench_training(config, layout == "channels_last", precision == "bf16", seconds, chosen)
+            results |= {f"{name}_{precision}_{layout}_images_per_s": value for name, value in found.items()}
+    return results | {"gaze_cnn_images_per_s": _bench_gaze(config, seconds, chosen)}
+
+
+def bench(config: Config, assets_folder: Path | None, *, count: int, seconds: float, device: str = "auto") -> Results:
+    """Everything: what `simgan bench` prints, with the machine it was measured on."""
+    return (
+        {"profile": config.profile, "device": str(resolve_device(device)), "threads": torch.get_num_threads()}
+        | bench_simulator(assets_folder, count=count, seconds=seconds, device=device)
+        | bench_method(config, seconds=seconds, device=device)
+        | {"commit": provenance.commit(), "hardware": provenance.device()}
+    )
+
+
+def _images(config: Config, count: int, device: torch.device) -> torch.Tensor:
+    return torch.rand(count, config.data.channels, *config.data.size, device=device) * 2 - 1
+
+
+def _bench_training(
+    config: Config, channels_last: bool, bf16: bool, seconds: float, device: torch.device
+) -> dict[str, float]:
+    batch = config.training.batch
+    refiner, discriminator = (network.to(device) for network in build_networks(config, 0))
+    if channels_last:
+        to_channels_last(refiner), to_channels_last(discriminator)
+    images = _images(config, batch, device)
+
+    def update() -> None:
+        refiner.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            refined = refiner(images)
+        torch.autograd.backward(losses.self_regularisation(refined, images, losses.identity))
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for _ in range(config.training.k_g):
+                _adversarial_update(refiner, discriminator, images)
+            discriminator.zero_grad()
+            with torch.no_grad():
+                fresh = refiner(images[: batch // 2])
+            logits = discriminator(torch.cat([images, fresh, fresh]))
+            torch.autograd.backward(losses.discriminator_loss(logits[batch:], logits[:batch]))
+
+    return {
+        "refiner": rate(update, batch, seconds, device),
+        "algorithm_one": rate(step, config.training.k_g * batch, seconds, device),
+    }
+
+
+def _adversarial_update(refiner: nn.Module, discriminator: nn.Module, images: torch.Tensor) -> None:
+    refiner.zero_grad()
+    refined = refiner(images)
+    discriminator.requires_grad_(False)
+    loss = losses.refiner_adversarial(discriminator(refined))
+    torch.autograd.backward(loss + losses.self_regularisation(refined, images, losses.identity))
+    discriminator.requires_grad_(True)
+
+
+def _bench_gaze(config: Config, seconds: float, device: torch.device) -> float:
+    model = to_channels_last(GazeCNN(config.gaze.width, config.data.channels, config.data.size).to(device))
+    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    images = _images(config, config.gaze.batch, device)
+    target = torch.zeros(len(images), 3, device=device)
+    bf16 = resolve_precision("auto", device) == "bf16"
+
+    def update() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            predicted = model(images)
+        torch.autograd.backward(euclidean_loss(predicted, target))
+        optimiser.step()
+
+    return rate(update, len(images), seconds, device)
