@@ -120,3 +120,15 @@ def test_open_images_takes_a_store_of_the_right_form(tmp_path: Path) -> None:
         open_images(tmp_path / "s")
     with pytest.raises(DataError, match="with 3"):
         open_images(tmp_path / "s", (36, 60), colour=True)
+
+
+def test_a_users_own_json_labels_do_not_make_a_folder_unityeyes(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((40, 60), 90, np.uint8))
+        (folder / f"{name}.json").write_text('{"my_label": 3}')
+    assert len(open_images(folder, cache=tmp_path / "cache")) == 2
+    (folder / "a.json").write_text('{"eye_details": {}}')  # a UnityEyes label, and a broken one
+    with pytest.raises(DataError, match=r"a\.json"):
+        open_images(folder, cache=tmp_path / "cache")

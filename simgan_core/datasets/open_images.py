@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -15,15 +16,18 @@ from simgan_core.datasets.store import Store
 from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
 from simgan_core.datasets.writer import MANIFEST
 
+LOOKED_INTO = 8  # label files, to tell whose they are; one of them may be broken
+
 
 def open_images(
     path: Path | str, size: tuple[int, int] = (35, 55), colour: bool = False, cache: Path | None = None
 ) -> Store:
     """A store, or a folder prepared into one of that size.
 
-    UnityEyes' folders (JSON beside each image) are cropped and equalised, other folders are cropped to the aspect ratio
-    and resized. Their store is kept in `cache` (default: a folder of this user's temporary files) and reused while the
-    files are unchanged. Raises DataError where there are no usable images, or where a store has another size or colour.
+    UnityEyes' folders (its JSON beside each image) are cropped and equalised, other folders are cropped to the aspect
+    ratio and resized. Their store is kept in `cache` (default: a folder of this user's temporary files) and reused
+    while the files are unchanged. Raises DataError where there are no usable images, or where a store has another size
+    or colour.
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
@@ -47,11 +51,17 @@ def open_images(
 
 
 def is_unityeyes(folder: Path) -> bool:
-    """Whether the folder, or its `imgs/`, holds JSON files named like its images."""
+    """Whether JSON files in UnityEyes' schema lie beside the images of the folder, or of its `imgs/`.
+
+    The first few are looked into, as a user's own labels may be JSON files too; those are left alone.
+    """
     place = folder / "imgs" if (folder / "imgs").is_dir() else folder
-    return any(
-        (place / f"{path.stem}{suffix}").is_file() for path in place.glob("*.json") for suffix in (".jpg", ".png")
+    labels = (
+        path
+        for path in sorted(place.glob("*.json"))
+        if any(path.with_suffix(suffix).is_file() for suffix in (".jpg", ".png"))
     )
+    return any(b'"eye_details"' in path.read_bytes() for path in itertools.islice(labels, LOOKED_INTO))
 
 
 def _user() -> str:
