@@ -269,7 +269,7 @@ def cpu() -> Config:
         training=TrainingConfig(
             steps=900, batch=32, history_images=640, pretrain_refiner=150, pretrain_discriminator=50
         ),
-        gaze=GazeConfig(steps=2_000, batch=32, width=0.5),
+        gaze=GazeConfig(steps=1_500, batch=32, width=0.5),
     )
 
 
