@@ -130,8 +130,9 @@ class EyeParameters:
 def published_prior(npz_path: Path, exclude_subject: int = 0) -> NDArray[np.float32]:
     """Gaze labels [N, 2] of all subjects but one, from the published file of MPIIGaze's evaluation subset.
 
-    The file's `pitch_yaw` is [15, 3000, 2] in radians; the second 1500 rows of a subject are right eyes, which are
-    mirrored to left ones (yaw negated). The subject under test is left out, so none of its labels is ever read.
+    The file's `pitch_yaw` is [15, 3000, 2] in radians. The second 1500 rows of a subject are right eyes, whose yaw is
+    negated in the file already (see `datasets.mpiigaze.load_mini`). The subject under test is left out, so none of its
+    labels is ever read.
     """
     with np.load(npz_path) as archive:
         if "pitch_yaw" not in archive:
@@ -142,7 +143,6 @@ def published_prior(npz_path: Path, exclude_subject: int = 0) -> NDArray[np.floa
             f"{npz_path}: expected pitch_yaw [subjects, images, 2] with subject {exclude_subject}, found {labels.shape}"
         )
     others = np.delete(labels, exclude_subject, axis=0)
-    others[:, others.shape[1] // 2 :, 1] *= -1.0
     return np.ascontiguousarray(others.reshape(-1, 2))
 
 
