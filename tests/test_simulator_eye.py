@@ -51,6 +51,7 @@ def open_eyes(simulator: EyeSimulator) -> EyeParameters:
         iris_tone=nothing + 0.9,
         shape=torch.zeros_like(drawn.shape),
         shadow_strength=nothing,
+        shift=drawn.shift[:1].expand(12, 2),
     )
 
 

@@ -173,12 +173,12 @@ def target_ranges() -> EyeRanges:
     inside = normal[(normal[:, 0] > -22) & (normal[:, 0] < 4) & (np.abs(normal[:, 1]) < 18)]
     return replace(
         EyeRanges(),
-        head_yaw_normal_deg=(0.0, 9.0),
+        head_yaw_normal_deg=(-4.0, 8.0),
         light_azimuth_normal_deg=(20.0, 45.0),
         light_elevation_normal_deg=(30.0, 20.0),
         ambient_intensity=(0.25, 0.7),
         screen_intensity=(0.2, 0.8),
-        shift_x_normal_mm=(0.9, 0.8),
+        shift_x_normal_mm=(1.2, 0.9),
     ).with_prior(np.deg2rad(inside))
 
 

@@ -32,14 +32,14 @@ class EyeRanges:
     gaze_prior: NDArray[np.float32] | None = None
     gaze_jitter_deg: float = 1.5
     # head: turns with the gaze by a share of it, and freely; roll is what normalisation leaves over
-    head_follow: float = 0.3
+    head_follow: float = 0.55
     head_pitch_normal_deg: Range = (0.0, 6.0)
-    head_yaw_normal_deg: Range = (0.0, 7.0)
+    head_yaw_normal_deg: Range = (-4.0, 5.5)
     head_roll_normal_deg: Range = (0.0, 2.5)
     # identity
     shape_scale: float = 0.7
     skins: tuple[int, ...] | None = None  # skin indices to draw from; None = all
-    lid_open_normal_deg: Range = (-5.0, 3.5)  # upper lid beyond the shape's own opening; negative closes
+    lid_open_normal_deg: Range = (-3.0, 2.0)  # upper lid beyond the shape's own opening; negative closes
     lid_gain: Range = (1.0, 1.4)  # degrees of upper lid per degree of gaze downwards
     skin_bump: Range = (0.5, 1.5)
     skin_tone_normal: Range = (0.0, 0.12)  # log of the skin's albedo factor
@@ -47,24 +47,24 @@ class EyeRanges:
     iris_scale: Range = (0.93, 1.02)
     pupil_radius_mm: Range = (1.2, 2.4)
     iris_tone: Range = (0.2, 0.7)
-    sclera_tone: Range = (0.3, 0.85)
+    sclera_tone: Range = (0.1, 0.65)
     # light
-    light_elevation_normal_deg: Range = (15.0, 22.0)
-    light_azimuth_normal_deg: Range = (0.0, 35.0)
-    light_intensity: Range = (0.3, 1.5)
-    ambient_intensity: Range = (0.3, 0.9)
-    screen_intensity: Range = (0.0, 0.6)
-    shadow_strength: Range = (0.4, 0.9)
-    occlusion: Range = (0.2, 1.4)  # exponent on the share of the surroundings that the skin sees
+    light_elevation_normal_deg: Range = (0.0, 24.0)
+    light_azimuth_normal_deg: Range = (-5.0, 60.0)
+    light_intensity: Range = (0.3, 2.2)
+    ambient_intensity: Range = (0.05, 0.4)
+    screen_intensity: Range = (0.0, 0.25)
+    shadow_strength: Range = (0.2, 0.95)
+    occlusion: Range = (0.55, 1.9)  # exponent on the share of the surroundings that the skin sees
     glint: Range = (-0.5, 1.0)  # strength of reflections in the tear film; below 0 there is none
     wetness: Range = (0.0, 0.3)  # brightness of the tears along the lower lid, as an albedo
     exposure_normal: Range = (0.0, 0.25)  # log of the factor on a mean linear brightness of 0.2
     lash_density: Range = (0.5, 1.0)
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
     camera_distance_mm: float = 600.0
-    field_width_normal_mm: Range = (30.5, 1.4)
-    shift_x_normal_mm: Range = (0.8, 0.6)  # towards the temple
-    shift_y_normal_mm: Range = (-0.4, 0.7)
+    field_width_normal_mm: Range = (33.0, 1.2)
+    shift_x_normal_mm: Range = (1.05, 0.8)  # towards the temple
+    shift_y_normal_mm: Range = (-0.75, 0.65)
 
     def with_prior(self, prior: NDArray[np.floating]) -> EyeRanges:
         """Return the same ranges with gaze drawn from labels [N, 2], pitch and yaw in radians."""
