@@ -67,6 +67,13 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     return rotate(first, second.transpose(1, 2)).transpose(1, 2)
 
 
+def _few_neighbours(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns int64 [K, W] and weights [K, W, 1] of the non-zero entries of each row, padded with weight 0."""
+    most = int((matrix != 0).sum(1).max())
+    columns = matrix.abs().topk(most, dim=1).indices.sort(dim=1).values
+    return columns.T.contiguous(), matrix.gather(1, columns).T[..., None].contiguous()
+
+
 class Poser:
     """Turns parameters into scenes for one set of assets and one canvas (height, width in samples)."""
 
@@ -74,15 +81,22 @@ class Poser:
         self._assets = assets
         self._canvas = canvas
         self._distance = camera_distance_mm
+        self._neighbours, self._weights = _few_neighbours(assets.subdivision)
         # double precision: products of matrices then round to the same floats whatever the batch's size
-        self._subdivision = assets.subdivision.double()
         self._components = assets.components.double().flatten(1)
         self._faces = faces_around(assets.triangles.cpu(), len(assets.subdivision)).to(assets.mean.device)
 
     def mean_surface(self) -> tuple[Tensor, Tensor]:
         """Fine vertices and normals [W, 3] of the mean shape, head frame."""
-        fine = (self._subdivision @ self._assets.mean.double()).float()
+        fine = self._subdivide(self._assets.mean[None])[0]
         return fine, vertex_normals(fine[None], self._assets.triangles, self._faces)[0]
+
+    def _subdivide(self, control: Tensor) -> Tensor:
+        """Fine vertices [B, W, 3] of control vertices [B, V, 3]: a few weighted ones each, not a dense product."""
+        fine = control.index_select(1, self._neighbours[0]) * self._weights[0]
+        for neighbour, weight in zip(self._neighbours[1:], self._weights[1:], strict=True):
+            fine.addcmul_(control.index_select(1, neighbour), weight)
+        return fine
 
     def pose(self, parameters: EyeParameters) -> Scene:
         """Pose a batch: the midpoint of the corners, moved by `parameters.shift`, lies on the optical axis."""
@@ -95,7 +109,7 @@ class Poser:
         aim = aim + functional.pad(parameters.shift, (0, 1))
         pitch = -axis[:, 1].clamp(-1, 1).asin()
         control = pose_lids(shape, assets, axis, pitch, parameters.lid_open, parameters.lid_gain)
-        fine = torch.matmul(self._subdivision, control.double()).float()
+        fine = self._subdivide(control)
         centre = torch.tensor([0.0, 0.0, self._distance], device=aim.device) - rotate(head, aim[:, None])[:, 0]
         height, width = self._canvas
         return Scene(
