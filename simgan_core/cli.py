@@ -142,6 +142,25 @@ def bench(
     print_result(results, as_json)
 
 
+@app.command()
+def compare(
+    synthetic: Annotated[Path, typer.Argument(help="A store of renders with landmarks, from 'simgan simulate eyes'.")],
+    real: Annotated[Path, typer.Argument(help="A store of real images of the same size; no label of it is read.")],
+    seed: Annotated[int, typer.Option(help="Seed of the network that compares.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Do framing, head pose and light of renders fit real images? What a refiner cannot mend, the simulator must."""
+    from simgan_core.datasets.store import Store
+    from simgan_core.evaluation.domain_gap import compare_domains
+
+    gap = compare_domains(Store.open(synthetic), Store.open(real), seed=seed)
+    if as_json:
+        typer.echo(json.dumps(gap.to_dict(), allow_nan=False))
+        return
+    typer.echo(gap.table.round(2).to_string())
+    typer.echo(f"low-resolution distance {gap.pixel_distance:.1f} grey levels (real to real {gap.pixel_floor:.1f})")
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print numbers as one JSON object, or as aligned lines."""
     if as_json:
