@@ -27,6 +27,8 @@ from simgan_core.run_folder import DATA, RunFolder, find_data_root
 
 SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 NOTEBOOKS = REPOSITORY / "notebooks"
+REPORTED = "report.done"
+"""In the run's folder: says that the report was written from the results there."""
 PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
 
 
@@ -98,6 +100,7 @@ class Plan:
         return {
             "run": str(self.run.path),
             "report": str(self.report),
+            "reported": REPORTED,
             "python": sys.executable,
             "data": self.run.data,
             "profile": self.run.config.profile,
@@ -189,11 +192,14 @@ def run_plan(plan: Plan) -> Path:
     """
     workflow = write_json(plan.run.path / "workflow.json", plan.workflow())
     environment = os.environ | {"SIMGAN_DATA_ROOT": str(plan.run.data_root)}
+    page = plan.report / "index.html"
     with _alone(plan.run.path / ".lock"):
+        if not page.is_file():
+            (plan.run.path / REPORTED).unlink(missing_ok=True)
         done = subprocess.run(snakemake_command(plan, workflow), env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"the run stopped; what is finished stays in {plan.run.path}. Run the same command again.")
-    return plan.report / "index.html"
+    return page
 
 
 @contextmanager

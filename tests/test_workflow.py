@@ -65,14 +65,21 @@ def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(notebooks: Pa
         assert reproduce.run_plan(plan).is_file()
         return runs(tmp_path / "report" / "run")
 
+    # The page of an earlier run, as a fresh clone has it under reports/, must not pass for this run's.
+    page = tmp_path / "report" / "index.html"
+    page.parent.mkdir()
+    page.write_text("an earlier run")
     first = go()
+    assert "an earlier run" not in page.read_text()
     assert first == {
         "01_data": 1, "02_training/seed-0": 1, "02_training/seed-1": 1, "07_gaze_evaluation": 1, "09_scorecard": 1,
     }  # fmt: skip
     wall = json.loads((tmp_path / "report/provenance.json").read_text())["wall_s"]
     assert set(wall) == {"01_data", "02_training-seed-0", "02_training-seed-1", "07_gaze_evaluation", "09_scorecard"}
     assert (tmp_path / "report/notebooks/07_gaze_evaluation.html").stat().st_size > 10_000
-    assert go() == first, "nothing was out of date"
+    page.unlink()
+    assert go() == first, "nothing was out of date but the page"
+    assert page.is_file()
 
     # One seed more trains that seed and compares again; the finished seeds are kept. An edit runs a notebook again.
     file = notebooks / "09_scorecard.ipynb"
