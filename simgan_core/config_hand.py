@@ -82,7 +82,6 @@ class HandConfig:
     """Everything that the hand experiment depends on apart from its data and its seeds."""
 
     profile: str
-    seeds: int = setting(3, "ours", "independent runs of refiner and estimator, for intervals", "1")
     wide: WideFilters = setting("all", "open", "which convolutions of R are 7 x 7", "7 x 7; which is not said")
     discriminator_width: float = setting(1.0, "paper", "factor on D's maps; smaller profiles shrink it", "96, 64, 32")
     data: HandDataConfig = field(default_factory=HandDataConfig)
@@ -141,7 +140,6 @@ def smoke() -> HandConfig:
     )  # fmt: skip
     return HandConfig(
         profile="smoke",
-        seeds=2,
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=24, target_poses=24, validation=8, test=12),
@@ -157,7 +155,6 @@ def cpu() -> HandConfig:
     )  # fmt: skip
     return HandConfig(
         profile="cpu",
-        seeds=3,
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=2_000, target_poses=2_000, validation=300, test=600),
@@ -174,7 +171,6 @@ def gpu() -> HandConfig:
     )  # fmt: skip
     return HandConfig(
         profile="gpu",
-        seeds=3,
         wide="all",
         data=HandDataConfig(poses=10_000, target_poses=10_000, validation=500, test=2_000),
         method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
@@ -190,7 +186,6 @@ def paper() -> HandConfig:
     )  # fmt: skip
     return HandConfig(
         profile="paper",
-        seeds=3,
         wide="all",
         data=HandDataConfig(),
         method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
