@@ -152,15 +152,13 @@ class HandSimulator:
         """Render the crops of `parameters`, all at once; about 3 MB each at 224x224."""
         parameters = parameters.to(self.device)
         hand = self.pose(parameters)
-        labels = self._labels(hand, parameters)
+        labels = self.labels(parameters)
         depth = self.depth(hand, cube_box(labels.cube, self.camera), self.size)
-        return _mirrored(HandBatch(keep_cube(depth, labels.cube), labels, parameters), self.camera)
+        return mirrored(HandBatch(keep_cube(depth, labels.cube), labels, parameters), self.camera)
 
     def pose(self, parameters: HandParameters) -> PosedHand:
         """Bones in the camera's frame."""
-        return pose_hand(
-            self.assets, parameters.angles, parameters.rotation, parameters.centre, parameters.scale
-        )
+        return pose_hand(self.assets, parameters.angles, parameters.rotation, parameters.centre, parameters.scale)
 
     def depth(self, hand: PosedHand, box: Tensor, size: tuple[int, int]) -> Tensor:
         """Depth [B, h, w] in mm of the part of the frame in `box` [B, 4] (left, top, right, bottom); 0 = nothing."""
@@ -171,7 +169,10 @@ class HandSimulator:
         depth = rasterise_depth(screen, self.assets.triangles, *size, two_sided=self.assets.two_sided)
         return torch.where(depth.isfinite(), depth, 0.0)
 
-    def _labels(self, hand: PosedHand, parameters: HandParameters) -> HandLabels:
+    def labels(self, parameters: HandParameters) -> HandLabels:
+        """Labels of the hands as right ones: `mirrored` turns left ones round."""
+        parameters = parameters.to(self.device)
+        hand = self.pose(parameters)
         joints_36 = hand.place(self.assets.nyu)
         xyz = joints_36[:, NYU_14_OF_36]
         frame_uvd = xyz_to_uvd(xyz, self.camera)
@@ -189,7 +190,7 @@ class HandSimulator:
         )
 
 
-def _mirrored(batch: HandBatch, camera: Intrinsics) -> HandBatch:
+def mirrored(batch: HandBatch, camera: Intrinsics) -> HandBatch:
     """Turn the rows that are to be left hands into them: reflect picture and labels about the camera's axis."""
     left, labels = batch.parameters.left, batch.labels
     if not bool(left.any()):

@@ -27,7 +27,12 @@ BONES = (
 PARENTS = (-1, 0, 0, 2, 3, 0, 5, 6, 0, 8, 9, 0, 11, 12, 0, 14, 15)
 DIGIT_BASES = (2, 5, 8, 11, 14)  # first bone of thumb, index, middle, ring, little
 
-_FINGER_LIMITS = {"mcp_flex": (-20.0, 90.0), "mcp_abd": (-15.0, 15.0), "pip_flex": (0.0, 110.0), "dip_flex": (0.0, 90.0)}
+_FINGER_LIMITS = {
+    "mcp_flex": (-20.0, 90.0),
+    "mcp_abd": (-15.0, 15.0),
+    "pip_flex": (0.0, 110.0),
+    "dip_flex": (0.0, 90.0),
+}
 LIMITS_DEG: dict[str, tuple[float, float]] = {
     "wrist_flex": (-70.0, 80.0),
     "wrist_dev": (-20.0, 30.0),
@@ -147,4 +152,3 @@ def frame(along: Tensor, palmar: Tensor) -> Tensor:
     z = palmar - (palmar @ y) * y
     z = z / z.norm()
     return torch.stack([torch.linalg.cross(y, z), y, z], 1)
-

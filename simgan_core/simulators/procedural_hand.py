@@ -7,6 +7,7 @@ extracted by surface nets (Gibson 1998): one vertex in each cell that the surfac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,6 +20,8 @@ from simgan_core.simulators.hand_assets import HandAssets, assemble
 from simgan_core.simulators.hand_skeleton import BONES, DIGIT_BASES, frame, relative
 
 Floats = NDArray[np.float64]
+Distance = Callable[[Floats], Floats]
+FLATTENED = 1.06  # a digit's width to its thickness
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class HandBuild:
     wrist: tuple[float, float] = (27.0, 19.0)  # half width and half thickness
     thumb_along: tuple[float, float, float] = (0.66, 0.66, 0.36)
     thumb_palmar: tuple[float, float, float] = (-0.62, 0.25, 0.74)
-    cell: float = 3.0
+    cell: float = 4.0
 
 
 STAND_IN_BUILD = HandBuild(
@@ -113,9 +116,7 @@ def _axes(build: HandBuild, rotation: Tensor, origin: Tensor) -> list[_Digit]:
     for digit, base in enumerate(DIGIT_BASES):
         ends = np.cumsum((0.0, *build.lengths[digit]))
         ends[3] -= build.radii[digit][3]  # the cap reaches the skin
-        digits.append(
-            _Digit(origin[base].numpy(), rotation[base].numpy().T, ends, np.asarray(build.radii[digit]))
-        )
+        digits.append(_Digit(origin[base].numpy(), rotation[base].numpy().T, ends, np.asarray(build.radii[digit])))
     return digits
 
 
@@ -125,7 +126,9 @@ def _capsule(p: Floats, a: Floats, b: Floats, radius_a: float, radius_b: float, 
     p, a, b = p * stretch, a * stretch, b * stretch
     along = b - a
     share = np.clip(((p - a) @ along) / (along @ along), 0.0, 1.0)
-    return np.asarray(np.linalg.norm(p - a - share[:, None] * along, axis=1) - (radius_a + share * (radius_b - radius_a)))
+    return np.asarray(
+        np.linalg.norm(p - a - share[:, None] * along, axis=1) - (radius_a + share * (radius_b - radius_a))
+    )
 
 
 def _melt(a: Floats, b: Floats, width: float) -> Floats:
@@ -153,7 +156,9 @@ def _distance(build: HandBuild, digits: list[_Digit], p: Floats) -> Floats:
     """Signed distance (negative inside) of points [P, 3] to the whole hand, about exact near the surface."""
     thick = build.palm_thickness
     palm = np.full(len(p), np.inf)
-    for digit, wrist_x, low, high in zip(digits[1:], (13.0, 4.0, -6.0, -15.0), (15, 15, 15, 14.5), (12.5, 13, 12.3, 11), strict=True):
+    for digit, wrist_x, low, high in zip(
+        digits[1:], (13.0, 4.0, -6.0, -15.0), (15, 15, 15, 14.5), (12.5, 13, 12.3, 11), strict=True
+    ):
         knuckle = digit.start - np.array([0.0, 2.0, 0.5])
         part = _capsule(p, np.array([wrist_x, 4.0, 1.0]), knuckle, low * 1.05, high * 1.05, 1.05 / thick)
         palm = part if np.isinf(palm).all() else _melt(palm, part, 12.0)
@@ -168,10 +173,11 @@ def _distance(build: HandBuild, digits: list[_Digit], p: Floats) -> Floats:
     half, depth = build.wrist
     arm = _capsule(p, np.array([0.0, 0.0, 0.5]), np.array([0.0, -190.0, 0.0]), half - 2.0, half + 11.0, half / depth)
     hand = _melt(palm, arm, 16.0)
-    fingers = [_digit_distance(digit, p, 1.06) for digit in digits]
-    web = np.minimum.reduce([_melt(a, b, 5.0) for a, b in pairwise(fingers[1:])])
-    near_palm = p[:, 1] < 0.5 * (digits[2].start[1] + digits[2].start[1] + digits[2].joints[1])
-    together = np.where(near_palm, np.minimum(web, np.minimum.reduce(fingers)), np.minimum.reduce(fingers))
+    fingers = [_digit_distance(digit, p, FLATTENED) for digit in digits]
+    web = np.stack([_melt(a, b, 5.0) for a, b in pairwise(fingers[1:])]).min(0)
+    alone = np.stack(fingers[1:]).min(0)
+    middle = digits[2].start[1] + digits[2].joints[1] / 2  # fingers grow together below the middle of their first bone
+    together = np.where(p[:, 1] < middle, web, alone)
     return np.minimum(_melt(hand, together, 7.0), _melt(hand, fingers[0], 12.0))
 
 
@@ -183,12 +189,11 @@ def _bounds(digits: list[_Digit]) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _surface_nets(distance: object, bounds: tuple[Floats, Floats], cell: float) -> tuple[Floats, NDArray[np.int64]]:
+def _surface_nets(distance: Distance, bounds: tuple[Floats, Floats], cell: float) -> tuple[Floats, NDArray[np.int64]]:
     """Vertices [V, 3] and quads [Q, 4], seen from outside, of the zero set of `distance` within the bounds."""
-    assert callable(distance)
     axes = [np.arange(low, high + cell, cell) for low, high in zip(*bounds, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    value = np.asarray(distance(grid.reshape(-1, 3))).reshape(grid.shape[:3])
+    value = distance(grid.reshape(-1, 3)).reshape(grid.shape[:3])
     inside = value < 0
     inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False  # bodies that leave the box get a lid
     value = np.where(inside, value, np.maximum(value, 1e-3))
@@ -248,7 +253,7 @@ def _smooth_step(x: Floats) -> Floats:
 
 def _skin_weights(build: HandBuild, digits: list[_Digit], p: Floats) -> Floats:
     """Dense weights [V, N]: along a digit bones blend over about a radius, between digits over 1.5 mm of distance."""
-    distance = np.stack([_digit_distance(digit, p, 1.06) for digit in digits], 1)
+    distance = np.stack([_digit_distance(digit, p, FLATTENED) for digit in digits], 1)
     share = np.exp(-(distance - distance.min(1, keepdims=True)) / 1.5)
     share /= share.sum(1, keepdims=True)
     weights = np.zeros((len(p), len(BONES)))
