@@ -151,15 +151,17 @@ def smoke() -> HandConfig:
 def cpu() -> HandConfig:
     """An honest result on a laptop, in minutes: crops of 56 pixels, a narrow refiner and a narrow hourglass."""
     training = TrainingConfig(
-        steps=300, batch=16, history_images=320, pretrain_refiner=60, pretrain_discriminator=30, sample_every=200,
+        steps=250, batch=12, history_images=240, pretrain_refiner=120, pretrain_discriminator=30, sample_every=100,
     )  # fmt: skip
     return HandConfig(
         profile="cpu",
         wide="first",
         discriminator_width=0.5,
-        data=HandDataConfig(poses=2_000, target_poses=2_000, validation=300, test=600),
-        method=_method(training, RefinerConfig(width=24, blocks=2, kernel=7), 56),
-        estimator=HourglassConfig(heatmap=16, stem_stride=4, features=64, depth=3, steps=600, batch=16),
+        data=HandDataConfig(poses=1_500, target_poses=1_500, validation=300, test=600),
+        method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7), 56),
+        estimator=HourglassConfig(
+            heatmap=16, stem_stride=4, features=48, depth=3, steps=450, batch=16, learning_rate=2.5e-3
+        ),
     )
 
 

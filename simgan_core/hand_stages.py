@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from simgan_core.checkpoints import REFINER
 from simgan_core.config_hand import HandConfig, hand_profile, to_dict
-from simgan_core.datasets.prepare_hands import PreparedHands, prepare_hands
+from simgan_core.datasets.prepare_hands import NAMES, PreparedHands, prepare_hands
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.hand_comparison import HandComparison, HandData, compare_hand_arms, rows_of_views
@@ -61,6 +62,15 @@ def open_hands(run: RunFolder) -> HandRun:
     with _alone(path / ".stores.lock"):
         stores = prepare_hands(run.data, config, run.data_root, path / "stores")
     return HandRun(path, config, run.seeds, stores)
+
+
+def store_rows(hands: HandRun) -> pd.DataFrame:
+    """One row per store: how many images, their size, whether joints are known."""
+    stores = {name: Store.open(getattr(hands.stores, name)) for name in NAMES}
+    rows = [(name, len(s), f"{s.size[0]} × {s.size[1]}", "uvd" in s.columns) for name, s in stores.items()]
+    table = pd.DataFrame(rows, columns=["store", "images", "height × width", "joints"])
+    table["joints"] = table["joints"].map({True: "yes", False: "no"})
+    return table
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def test_global_d_weighs_as_much_as_all_patches(tmp_path: Path) -> None:
 def test_large_profiles_train_a_few_steps(tmp_path: Path, name: str) -> None:
     """The profiles' own networks take a step of each phase, so that they cannot rot.
 
-    R has no stride and D keeps its 7 x 7 patches, so crops of 56 pixels pass the same layers at a sixteenth of the cost;
-    the hourglass is run at its full size.
+    R has no stride and D keeps its 7 x 7 patches, so crops of 56 pixels pass the same layers at a sixteenth of the
+    cost; the hourglass is run at its full size.
     """
     from simgan_core.hand_estimator import predict_joints, train_hourglass
 

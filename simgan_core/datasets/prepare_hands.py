@@ -145,7 +145,7 @@ def _without_labels(labelled: Recipe, config: HandConfig, out: Path) -> Recipe:
 def _recorded(root: Path, config: HandConfig, out: Path) -> list[Recipe]:
     """NYU's own frames, limited to the profile's counts; missing files are named now rather than after an hour."""
     available = nyu.load_joints(root / "train" / nyu.JOINTS).shape[1]
-    held = min(config.data.validation, available // 10)
+    held = max(1, min(config.data.validation, available // 10))
     training = available - held
     tested = nyu.load_joints(root / "test" / nyu.JOINTS).shape[1]
 
