@@ -101,7 +101,7 @@ def rotation_vector(vector: Tensor) -> Tensor:
 
 
 def joint_rotations(angles: Tensor) -> list[Tensor | None]:
-    """The turn [..., 3, 3] that the angles [..., A] give each bone in its own zero frame; None where a bone is fixed."""
+    """The turns [..., 3, 3] that angles [..., A] give the bones in their own zero frames; None where one is fixed."""
     angle = dict(zip(ANGLES, angles.unbind(-1), strict=True))
     turns: list[Tensor | None] = [None] * len(BONES)
     # the palm is the root, so a wrist that flexes shows as a forearm that turns the other way

@@ -221,7 +221,10 @@ def _surface_nets(distance: Distance, bounds: tuple[Floats, Floats], cell: float
 
 
 def _quads(inside: NDArray[np.bool_], number: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One quad around each grid edge whose ends lie on different sides; `number` of the vertex in each cell."""
+    """One quad around each grid edge whose ends lie on different sides; `number` of the vertex in each cell.
+
+    Corners run clockwise when seen from outside, as the z-buffer wants them.
+    """
     quads = []
     for axis in range(3):
         u, v = (axis + 1) % 3, (axis + 2) % 3
@@ -242,7 +245,7 @@ def _quads(inside: NDArray[np.bool_], number: NDArray[np.int64]) -> NDArray[np.i
                 return np.asarray(number[place[:, 0], place[:, 1], place[:, 2]])
 
             ring = [corner(-1, -1), corner(0, -1), corner(0, 0), corner(-1, 0)]
-            quads.append(np.stack(ring if leaves else ring[::-1], 1))
+            quads.append(np.stack(ring[::-1] if leaves else ring, 1))
     return np.concatenate(quads)
 
 
