@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from simgan_core.evaluation.hand_comparison import HandComparison
-from simgan_core.hand_figures import hand_arms_figure, lift, skeletons_3d
+from simgan_core.evaluation.hand_comparison import HAND_TITLES, HandComparison
+from simgan_core.hand_figures import HAND_COLOURS, hand_arms_figure, lift, skeletons_3d
 
 Images = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
@@ -24,24 +25,28 @@ def is_interactive() -> bool:
     return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
 
 
+def _widgets() -> Any:
+    """ipywidgets, which is there where JupyterLab is and not needed elsewhere."""
+    return importlib.import_module("ipywidgets")
+
+
 def threshold_slider(comparison: HandComparison) -> Figure | None:
     """Table 4 at any distance: a slider in JupyterLab, elsewhere the figures at 3, 5 and 10 px in one."""
     if is_interactive():
-        from ipywidgets import FloatSlider, interact
+        widgets = _widgets()
 
         def show(distance_px: float) -> None:
             hand_arms_figure(comparison, distance_px)
             plt.show()
 
-        interact(show, distance_px=FloatSlider(5.0, min=1.0, max=20.0, step=0.5, description="d (px)"))
+        slider = widgets.FloatSlider(5.0, min=1.0, max=20.0, step=0.5, description="d (px)")
+        widgets.interact(show, distance_px=slider)
         return None
     return thresholds_figure(comparison)
 
 
 def thresholds_figure(comparison: HandComparison, distances_px: tuple[float, ...] = (3.0, 5.0, 10.0)) -> Figure:
     """Percentage of joints within several distances, one group of bars each."""
-    from simgan_core.hand_figures import HAND_COLOURS, HAND_TITLES
-
     figure, axes = plt.subplots(figsize=(7.4, 3.2))
     place = np.arange(len(distances_px))
     for k, name in enumerate(comparison.predicted):
@@ -70,11 +75,12 @@ def skeleton_view(images: Images, truth_xyz: Array, predicted_uv: Array, cube: A
 
     if not is_interactive():
         return show()
-    from ipywidgets import IntSlider, interact
+    widgets = _widgets()
 
     def draw(hand: int, turn_deg: float) -> None:
         show(hand, turn_deg)
         plt.show()
 
-    interact(draw, hand=IntSlider(0, 0, len(images) - 1), turn_deg=IntSlider(-60, -180, 180, 5))
+    hands, turns = widgets.IntSlider(0, 0, len(images) - 1), widgets.IntSlider(-60, -180, 180, 5)
+    widgets.interact(draw, hand=hands, turn_deg=turns)
     return None

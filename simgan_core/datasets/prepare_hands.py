@@ -16,6 +16,7 @@ full      NYU Hand Pose where its folder is there: synthetic doubles and real fr
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ class PreparedHands:
     @classmethod
     def at(cls, out: Path, *, is_standin: bool) -> PreparedHands:
         """The stores of that folder."""
-        return cls(*(out / name for name in NAMES), is_standin=is_standin)
+        synthetic, target_labels, target, validation, test = (out / name for name in NAMES)
+        return cls(synthetic, target_labels, target, validation, test, is_standin)
 
     @property
     def complete(self) -> bool:
@@ -134,7 +136,8 @@ def _renders(
 
     decides = {"count": count, "seed": seed, "views": views, "size": list(config.method.data.size)}
     described = {"ranges": ranges.describe(), "sensor": repr(sensor)}
-    return Recipe(name, {**decides, **described, **inputs}, SIMULATOR, make)
+    # As JSON reads it back: tuples are lists there, and the comparison with what was written must hold.
+    return Recipe(name, json.loads(json.dumps({**decides, **described, **inputs})), SIMULATOR, make)
 
 
 def _without_labels(labelled: Recipe, config: HandConfig, out: Path) -> Recipe:

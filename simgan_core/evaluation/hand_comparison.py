@@ -75,11 +75,11 @@ class HandComparison:
     def errors_px(self, arm: str) -> Floats:
         """Distances in pixels of the 224 x 224 crop, [S, N, J]."""
         distance = np.linalg.norm(self.predicted[arm] - self.truth, axis=-1)
-        return (distance * (PAPER_SIDE / self.side)).astype(np.float32)
+        return np.asarray(distance * (PAPER_SIDE / self.side), dtype=np.float32)
 
     def percent_within(self, arm: str, distance_px: float = WITHIN_PX) -> Floats:
         """Percentage of each image's joints within the distance, [S, N]."""
-        return (100.0 * (self.errors_px(arm) <= distance_px).mean(axis=-1)).astype(np.float32)
+        return np.asarray(100.0 * (self.errors_px(arm) <= distance_px).mean(axis=-1), dtype=np.float32)
 
     def within(self, arm: str, distance_px: float = WITHIN_PX) -> Estimate:
         """Percentage of joints within the distance, with its 95 % interval over seeds and images."""
