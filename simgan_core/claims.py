@@ -101,6 +101,7 @@ CLAIMS: tuple[Claim, ...] = (
         "83.3 % against 74.5 % within 5 px",
         "points",
         "08_hand_pose",
+        Threshold("above", 0.0),
     ),
     Claim(
         "C7",

@@ -103,6 +103,29 @@ def evaluate_gaze(
     print_result(report.to_dict(), as_json)
 
 
+@evaluate_app.command("hand")
+def evaluate_hand(
+    truth: Annotated[Path, typer.Argument(help=".npz with `uvd` [frames, joints, 3]: pixel u, pixel v, depth in mm.")],
+    predicted: Annotated[
+        Path, typer.Argument(help=".npz with `uvd` of the same frames; may be the same file, then `predicted`.")
+    ],
+    fx: Annotated[float, typer.Option(help="Focal length along u, pixels; default NYU's.")] = 588.03,
+    fy: Annotated[float, typer.Option(help="Focal length along v, pixels.")] = 587.07,
+    cx: Annotated[float, typer.Option(help="Principal point, u.")] = 320.0,
+    cy: Annotated[float, typer.Option(help="Principal point, v.")] = 240.0,
+    block: Annotated[
+        int, typer.Option(min=1, help="Consecutive frames that the interval keeps together; 1 for unrelated frames.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Mean joint error in mm with its 95 % interval, frames with all joints within d mm, PCK curve, errors by joint."""
+    from simgan_core.evaluation.hand import evaluate_hand_files
+    from simgan_core.hand_crop import Intrinsics
+
+    report = evaluate_hand_files(truth, predicted, Intrinsics(fx, fy, cx, cy), block)
+    print_result(report.to_dict(), as_json)
+
+
 @app.command()
 def reproduce(
     data: Annotated[str, typer.Option(help="embedded (needs nothing), mini or full (need a data root).")] = "embedded",
@@ -168,7 +191,13 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, result))
     for name, value in result.items():
-        typer.echo(f"{name:<{width}}  {f'{value:.3f}' if isinstance(value, float) else value}")
+        typer.echo(f"{name:<{width}}  {_readable(value)}")
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_readable, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

@@ -29,9 +29,14 @@ def prepare_data(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the stores; default in runs/<profile>-<data>.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the renders.")] = 0,
+    hands: Annotated[bool, typer.Option("--hands", help="Write the stores of depth hands instead of eyes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write the stores that a run works on (synthetic, real, test); finished ones are kept."""
+    if hands:
+        found = _prepare_hands(data, profile, data_root, out, seed)
+        typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+        return
     from simgan_core.config import profile as named_profile
     from simgan_core.datasets.prepare import prepare
     from simgan_core.run_folder import RunFolder, find_data_root
@@ -48,6 +53,18 @@ def prepare_data(
         "real_is_standin": prepared.real_is_standin,
     }
     typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+def _prepare_hands(data: str, profile: str, data_root: Path | None, out: Path | None, seed: int) -> dict[str, object]:
+    from simgan_core.config_hand import hand_profile
+    from simgan_core.datasets.prepare_hands import prepare_hands
+    from simgan_core.run_folder import RunFolder, find_data_root
+
+    config = hand_profile(profile)
+    if out is None:
+        out = RunFolder.open("", data=data, profile_name=profile).path / "hands" / "stores"
+    prepared = prepare_hands(data, config, find_data_root(data_root), out, seed)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(prepared).items()}
 
 
 @data_app.command("fetch")

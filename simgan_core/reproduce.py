@@ -1,6 +1,7 @@
 """The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
 
     01_data -> 02_training (one job per seed) -> 07_gaze_evaluation -> 09_scorecard -> report
+    08_hand_pose (its own data, refiners and seeds) -----------------> 09_scorecard
 
 A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
 A killed run goes on where it stopped, at the last checkpoint of a training.
@@ -50,6 +51,7 @@ STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
+    Step("08_hand_pose"),
 )
 SCORECARD = Step("09_scorecard", needs=tuple(step.name for step in STEPS))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -24,13 +24,15 @@ from simgan_core.checkpoints import CHECKPOINT, REFINER, load_refiner, load_stat
 from simgan_core.config import Config, TrainingConfig, to_dict
 from simgan_core.datasets.store import Batches, Store
 from simgan_core.history import HistoryBuffer
-from simgan_core.models import REAL, REFINED, build_networks, parameter_count, to_channels_last
+from simgan_core.models import REAL, REFINED, Refiner, build_networks, parameter_count, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.training_log import TrainingLog
 
 __all__ = ["AlgorithmOne", "NonFiniteLossError", "load_refiner", "train"]
 
 Losses = dict[str, Tensor]
+Build = Callable[[Config, int], tuple[Refiner, nn.Module]]
+"""R and D of a configuration and a seed. A D whose map is not the eyes' carries its number of `patches`."""
 STRIP = 8
 """Images in a sample strip: the first of the synthetic store, always the same."""
 
@@ -49,6 +51,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
+    build: Build = build_networks,
 ) -> Path:
     """Train a refiner by Algorithm 1 and leave a run folder; labels of either store are never read.
 
@@ -62,6 +65,7 @@ def train(
         resume: continue the run in `out` from its last checkpoint, to the same numbers; start it if there is none.
         device: 'auto' leaves it to `config.training.device`.
         progress: show a bar with images/s and the time left.
+        build: makes R and D; the default's are those for eyes.
 
     Returns:
         `out`.
@@ -75,7 +79,7 @@ def train(
     run_state.check_folder(out, config, resume=resume)
     chosen = resolve_device(config.training.device if device == "auto" else device)
     fabric = _launch(config, chosen)
-    run = AlgorithmOne(fabric, config, synthetic, real, out, seed)
+    run = AlgorithmOne(fabric, config, synthetic, real, out, seed, build)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         provenance.write_json(out / "config.json", to_dict(config))
@@ -118,7 +122,10 @@ class AlgorithmOne:
     `iteration` counts the steps of all three phases: R alone, D alone, then T adversarial steps.
     """
 
-    def __init__(self, fabric: Fabric, config: Config, synthetic: Store, real: Store, out: Path, seed: int) -> None:
+    def __init__(
+        self, fabric: Fabric, config: Config, synthetic: Store, real: Store, out: Path, seed: int,
+        build: Build = build_networks,
+    ) -> None:  # fmt: skip
         t = config.training
         self.fabric, self.config, self.out, self.seed = fabric, config, out, seed
         self.stores = {"synthetic": synthetic, "real": real}
@@ -128,7 +135,7 @@ class AlgorithmOne:
         self.iteration = 0
         self.saved = 0
 
-        refiner, discriminator = build_networks(config, seed)
+        refiner, discriminator = build(config, seed)
         to_channels_last(refiner), to_channels_last(discriminator)
         self.averaged = copy.deepcopy(refiner).to(fabric.device)
         self.refiner, self.refiner_optimiser = fabric.setup(refiner, _optimiser(refiner, t))
@@ -201,7 +208,8 @@ class AlgorithmOne:
 
         Without it the ablation would change lambda's meaning along with D.
         """
-        return run_state.patches(self.config.data.size) / (logits.shape[-2] * logits.shape[-1])
+        patches = getattr(self.discriminator.module, "patches", run_state.patches(self.config.data.size))
+        return float(patches) / (logits.shape[-2] * logits.shape[-1])
 
     @torch.no_grad()
     def average_weights(self) -> None:

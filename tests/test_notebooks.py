@@ -54,11 +54,14 @@ def test_all_notebooks_run_and_judge_nothing_under_smoke(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert [claim["verdict"] for claim in claims] == ["not evaluated"] * 8
-    assert {claim["id"] for claim in claims if claim["ours"] is not None} == {"C2", "C3"}
+    assert {claim["id"] for claim in claims if claim["ours"] is not None} == {"C2", "C3", "C6"}
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for arm in ("constant", "raw", "raw_augmented", "refined", "refined_augmented", "oracle"):
         for name in (f"gaze.{arm}.mean_error_deg", f"gaze.{arm}.within_7_deg"):
             assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
+    for arm in ("raw", "refined", "real", "raw_3views", "refined_3views"):
+        metric = metrics[f"hand.{arm}.within_5_px"]
+        assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 100 and metric["seeds"] == 2
     pictures = list((tmp_path / "figures").glob("*.png"))
     assert len(pictures) >= 12 and all(picture.stat().st_size <= 300_000 for picture in pictures)
     for page in (tmp_path / "notebooks").glob("*.html"):

@@ -49,6 +49,38 @@ def rasterise(screen: Tensor, triangles: Tensor, height: int, width: int, *, two
     `screen` [B, W, 3] holds x, y in pixels and depth; `triangles` [F, 3]. Triangles are seen when their corners run
     clockwise on the screen as displayed (y down), or from both sides with `two_sided`.
     """
+    spans = _cover(screen, triangles, height, width, two_sided)
+    covered, chosen = _nearest(spans.pixel, spans.depth, len(screen) * height * width)
+    triangle = spans.of_row.index_select(0, spans.of_pixel.index_select(0, chosen))
+    return Fragments(
+        pixel=covered,
+        image=torch.div(covered, height * width, rounding_mode="floor"),
+        triangle=spans.owner.index_select(0, triangle) % len(triangles),
+        barycentric=_barycentric(spans.planes.index_select(0, triangle), covered, height, width),
+        depth=spans.depth.index_select(0, chosen),
+    )
+
+
+def rasterise_depth(screen: Tensor, triangles: Tensor, height: int, width: int, *, two_sided: bool = False) -> Tensor:
+    """Depth of the nearest triangle at each pixel centre [B, H, W], infinite where there is none; as `rasterise`."""
+    spans = _cover(screen, triangles, height, width, two_sided)
+    image = torch.full((len(screen) * height * width,), torch.inf, device=screen.device)
+    return image.scatter_reduce_(0, spans.pixel, spans.depth, reduce="amin").view(len(screen), height, width)
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """All pixels that visible triangles cover, row by row of each triangle."""
+
+    planes: Tensor  # [T,9]
+    owner: Tensor  # int64 [T]
+    of_row: Tensor  # int64 [R] into T
+    of_pixel: Tensor  # int64 [N] into R
+    pixel: Tensor  # int64 [N] into B*H*W
+    depth: Tensor  # [N]
+
+
+def _cover(screen: Tensor, triangles: Tensor, height: int, width: int, two_sided: bool) -> _Spans:
     planes, owner, first_row, rows = _visible_triangles(screen, triangles, height, width, two_sided)
     of_row = torch.repeat_interleave(rows)
     y = _count_up(rows, of_row).to(planes.dtype).add_(first_row.index_select(0, of_row)).add_(0.5)
@@ -61,15 +93,7 @@ def rasterise(screen: Tensor, triangles: Tensor, height: int, width: int, *, two
     slope = planes[:, 6].index_select(0, of_row)
     start = slope * (x + 0.5) + planes[:, 7].index_select(0, of_row) * y + planes[:, 8].index_select(0, of_row)
     depth = torch.addcmul(start.index_select(0, of_pixel), slope.index_select(0, of_pixel), along.to(slope.dtype))
-    covered, chosen = _nearest(pixel, depth, len(screen) * height * width)
-    triangle = of_row.index_select(0, of_pixel.index_select(0, chosen))
-    return Fragments(
-        pixel=covered,
-        image=torch.div(covered, height * width, rounding_mode="floor"),
-        triangle=owner.index_select(0, triangle) % len(triangles),
-        barycentric=_barycentric(planes.index_select(0, triangle), covered, height, width),
-        depth=depth.index_select(0, chosen),
-    )
+    return _Spans(planes, owner, of_row, of_pixel, pixel, depth)
 
 
 def _visible_triangles(

@@ -1,0 +1,147 @@
+"""The long stages of 08_hand_pose, resumable: stores, refiners of all seeds, refined hands, hourglasses.
+
+As in `stages`, each leaves a fingerprint of what decides its result; a rerun with the same one goes on or returns.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from simgan_core.checkpoints import REFINER
+from simgan_core.config_hand import HandConfig, hand_profile, to_dict
+from simgan_core.datasets.prepare_hands import NAMES, PreparedHands, prepare_hands
+from simgan_core.datasets.store import Store
+from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.hand_comparison import HandComparison, HandData, compare_hand_arms, rows_of_views
+from simgan_core.hand_models import load_hand_refiner
+from simgan_core.hand_training import train_hand_refiner
+from simgan_core.parallel import default_workers, side_by_side
+from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
+from simgan_core.refine import refine_images, refine_store
+from simgan_core.run_folder import RunFolder
+from simgan_core.stages import MADE_WITH, _alone, _begin
+
+KINDS = ("local", "global")
+
+
+@dataclass(frozen=True)
+class HandRun:
+    """The hand part of a run: its folder, settings and stores."""
+
+    path: Path
+    config: HandConfig
+    seeds: tuple[int, ...]
+    stores: PreparedHands
+
+    @property
+    def target_name(self) -> str:
+        """What figures call the target domain."""
+        return "stand-in target" if self.stores.is_standin else "real"
+
+    def refiner(self, kind: str, seed: int) -> Path:
+        """Folder of one training."""
+        return self.path / f"{kind}-seed-{seed}"
+
+    def refined(self, seed: int) -> Path:
+        """Store of the synthetic hands after the local refiner of `seed`."""
+        return self.refiner("local", seed) / "refined"
+
+
+def open_hands(run: RunFolder) -> HandRun:
+    """The run's hands; their stores are made where they are missing or out of date."""
+    config, path = hand_profile(run.config.profile), run.path / "hands"
+    with _alone(path / ".stores.lock"):
+        stores = prepare_hands(run.data, config, run.data_root, path / "stores")
+    return HandRun(path, config, run.seeds, stores)
+
+
+def store_rows(hands: HandRun) -> pd.DataFrame:
+    """One row per store: how many images, their size, whether joints are known."""
+    stores = {name: Store.open(getattr(hands.stores, name)) for name in NAMES}
+    rows = [(name, len(s), f"{s.size[0]} × {s.size[1]}", "uvd" in s.columns) for name, s in stores.items()]
+    table = pd.DataFrame(rows, columns=["store", "images", "height × width", "joints"])
+    table["joints"] = table["joints"].map({True: "yes", False: "no"})
+    return table
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One refiner to train; what a worker process gets."""
+
+    hands: HandRun
+    kind: str
+    seed: int
+
+
+def train_hand_refiners(hands: HandRun, *, workers: int | None = None, progress: bool = True) -> None:
+    """Train the refiners of all seeds with the local and the global D, side by side; refine with the local ones."""
+    tasks = [_Training(hands, kind, seed) for kind in KINDS for seed in hands.seeds]
+    with tqdm(total=len(tasks), desc="hand refiners", unit="training", disable=not progress) as bar:
+        for _ in side_by_side(_train, tasks, default_workers() if workers is None else workers):
+            bar.update()
+
+
+def _train(task: _Training) -> None:
+    hands, config = task.hands, to_dict(task.hands.config)
+    synthetic, target = Store.open(hands.stores.synthetic), Store.open(hands.stores.target)
+    folder = hands.refiner(task.kind, task.seed)
+    settings = {name: config[name] for name in ("wide", "discriminator_width", "method")}
+    made_with: dict[str, Any] = {
+        "code": code_fingerprint(PACKAGE / "hand_training.py"),
+        "settings": settings,
+        "kind": task.kind,
+        "stores": [synthetic.checksum, target.checksum],
+    }
+    _begin(folder, made_with)
+    train_hand_refiner(
+        synthetic, target, folder, hands.config, seed=task.seed, kind=task.kind, resume=True, progress=False
+    )
+    if task.kind == "local":
+        _refine(synthetic, folder / REFINER, hands.refined(task.seed))
+
+
+def _refine(synthetic: Store, weights: Path, out: Path) -> None:
+    made_with = {"weights": sha256(weights), "synthetic": synthetic.checksum}
+    stamp = out.with_name(f"{out.name}-{MADE_WITH}")
+    if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    refine_store(load_hand_refiner(weights), synthetic, out, batch=64, progress=False)
+    write_json(stamp, made_with)
+
+
+def compare_hands(hands: HandRun, *, workers: int | None = None, progress: bool = True) -> HandComparison:
+    """Table 4: every arm and seed, tested on the held-back frontal images of the target."""
+    refined = {seed: hands.refined(seed) for seed in hands.seeds}
+    data = HandData(hands.stores.synthetic, hands.stores.target_labels, hands.stores.test, refined)
+    return compare_hand_arms(
+        data, hands.config.estimator, hands.path / "estimators", seeds=hands.seeds, workers=workers, progress=progress
+    )
+
+
+def frontal(store: Path, count: int) -> NDArray[np.uint8]:
+    """The first `count` frontal images of a store, uint8 [count, 1, H, W]."""
+    opened = Store.open(store)
+    rows = rows_of_views(opened, 1) if "view" in opened.columns else np.arange(len(opened))
+    return opened.images(rows[:count])
+
+
+def refined_images(hands: HandRun, kind: str, images: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+    """`images` after the refiners of `kind`, uint8 [S, N, 1, H, W]."""
+    return np.stack([refine_images(load_hand_refiner(hands.refiner(kind, s)), images, batch=64) for s in seeds])
+
+
+def labels_of(store: Path, count: int) -> dict[str, NDArray[np.float64]]:
+    """Joints `xyz` [count, 14, 3] in mm and crop `cube` [count, 4] of the first images of a store."""
+    frame = Store.open(store).annotations(["xyz", "cube"]).head(count)
+    xyz, cube = (np.stack(frame[name].tolist()).astype(np.float64) for name in ("xyz", "cube"))
+    return {"xyz": xyz.reshape(len(xyz), -1, 3), "cube": cube}
