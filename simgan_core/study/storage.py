@@ -47,6 +47,7 @@ LONGEST_MS = 3_600_000.0
 MOST_REFUSALS = 10_000  # of strangers; further ones are not logged, so that nobody can fill the disk
 MOST_NOTES = 2_000  # of one subject
 _TOKEN_LENGTH = 43
+FINGERPRINT = 32  # hexadecimal digits
 
 
 class Refused(ValueError):
@@ -122,6 +123,11 @@ class _Live:
     session_id: int
     subject_id: int
     consented: bool
+
+
+def fingerprint(key: str) -> str:
+    """What a window may remember of its session's key: it tells that session from another, and opens nothing."""
+    return _sha256(key)[:FINGERPRINT]
 
 
 def create_study(
@@ -387,6 +393,21 @@ class StudyStore:
             )  # fmt: skip
             answered, following = self._position(connection, subject.id)
             return Session(key, subject.participant, subject.consented is not None, answered, following)
+
+    def live_session(self, token: object) -> str | None:
+        """Fingerprint of the session that is open for a token, None when none is: a second window asks before it opens.
+
+        Raises:
+            Refused: 'bad token'.
+
+        """
+        with self._refusing(), self._reading() as connection:
+            subject = _subject_of(connection, token)
+            query = select(schema.session.c.key_sha256).where(
+                schema.session.c.subject_id == subject.id, schema.session.c.ended.is_(None)
+            )
+            digest = connection.execute(query).scalars().first()
+            return None if digest is None else str(digest)[:FINGERPRINT]
 
     def give_consent(self, key: object) -> None:
         """Note that the subject agreed to take part; may be called again.
