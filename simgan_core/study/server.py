@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,15 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
         self.study = study
         self.place = place
         self.tokens = {token: participant for participant, token in study.tokens().items()}
+        self.on_listening: Callable[[], None] = lambda: None
         self.kernels_of: dict[str, list[str]] = {}
         os.environ[DATABASE] = database  # kernels inherit it
         os.environ[ALIVE] = url_path_join(base, "alive")
+
+    def run(self) -> None:
+        """Serve until Ctrl-C or SIGTERM."""
+        self.initialize([])
+        self.start()
 
     def setup_template_dirs(self) -> None:
         """Put the study's own page before Voilà's."""
@@ -90,8 +97,8 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
     def init_handlers(self) -> list[Any]:
         """All addresses; anything else is answered by `NothingHere`."""
         page = {
-            "notebook_path": Path(self.notebook_path).name, "template_paths": self.template_paths, "config": self.config,
-            "voila_configuration": self.voila_configuration,
+            "notebook_path": Path(self.notebook_path).name, "template_paths": self.template_paths,
+            "config": self.config, "voila_configuration": self.voila_configuration,
         }  # fmt: skip
         names = "|".join(map(re.escape, EXTENSIONS))
         routes: list[tuple[Any, ...]] = [
@@ -115,7 +122,8 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
             self.connection_dir = connections
             settings = self.init_settings() | {
                 "study_server": self, "default_handler_class": NothingHere, "log_function": log_request,
-                "websocket_max_message_size": FRAME_LIMIT * 4, "websocket_ping_interval": 30_000, "websocket_ping_timeout": 30_000, "headers": HEADERS,
+                "websocket_max_message_size": FRAME_LIMIT * 4, "ws_ping_interval": 30_000,
+                "ws_ping_timeout": 30_000, "headers": HEADERS,
                 "kernel_websocket_connection_class": GatedConnection, "server_header": False,
             }  # fmt: skip
             self.app = tornado.web.Application(**settings)
@@ -129,7 +137,7 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
         server = tornado.httpserver.HTTPServer(self.app, max_body_size=BODY_LIMIT, max_buffer_size=4 * BODY_LIMIT)
         server.add_sockets(sockets)
         self.ioloop = tornado.ioloop.IOLoop.current()
-        self.announce()
+        self.on_listening()
         try:
             self.ioloop.start()
         except KeyboardInterrupt:
@@ -137,9 +145,6 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
         finally:
             server.stop()
             self.ioloop.run_sync(self.kernel_manager.shutdown_all)
-
-    def announce(self) -> None:
-        """Say where it listens; overridden by the command line to print links."""
 
     @property
     def address(self) -> str:

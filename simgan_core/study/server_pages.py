@@ -28,6 +28,10 @@ POLICY = (
     "img-src 'self' blob: data:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+EXPERIMENTER_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
@@ -200,8 +204,7 @@ class ExperimenterPage(_ForExperimenter):
         """Write the page; it asks for the counts itself."""
         if self.allowed(token):
             nonce = secrets.token_urlsafe(16)
-            self.set_header("Content-Security-Policy", f"default-src 'none'; script-src 'nonce-{nonce}'; style-src "
-                            "'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'")  # fmt: skip
+            self.set_header("Content-Security-Policy", EXPERIMENTER_POLICY.format(nonce=nonce))
             page = Template((WEB / "experimenter.html").read_text(encoding="utf-8"))
             self.finish(page.substitute(title=html.escape(self.server.study.settings.title), nonce=nonce))
 
