@@ -38,7 +38,7 @@ def run_load(folder: Path, *, subjects: int, trials: int, think_ms: float, kill:
     try:
         asyncio.run(_take_all(study, server, run, think_ms))
     finally:
-        server.kill(signal.SIGTERM)
+        server.stop()
     verdict = compare(study.rows(), run)
     study.close()
     return run, verdict

@@ -81,6 +81,13 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(timeout=60)
 
+    def stop(self) -> str:
+        """End it in good order; what it logged."""
+        assert self._process is not None and self._process.stderr is not None
+        self.kill(signal.SIGTERM)
+        with self._process.stderr as stream:
+            return stream.read()
+
     @property
     def pid(self) -> int:
         """Number of its process."""
