@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simgan_core.study.load_client import Server
 from simgan_core.study.pictures import encode_png
 from simgan_core.study.plan import StudySettings
 from simgan_core.study.storage import Picture, StudyStore, create_study
@@ -50,14 +47,8 @@ def truths(study: StudyStore, participant: str) -> list[str]:
     return [row["truth"] for row in study.rows() if row["subject"] == participant]
 
 
-@contextmanager
-def served(database: Path) -> Iterator[Server]:
-    server = Server(database)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+def study_file(study: StudyStore) -> Path:
+    return Path(str(study._engine.url.database))
 
 
 def find_chrome() -> str | None:

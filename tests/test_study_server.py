@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import websockets
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
-from study_tools import NAMES, small_study
+from study_tools import NAMES, small_study, study_file
 from test_study_gate import comm, raw
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
@@ -24,7 +24,7 @@ HELLO = {"type": "hello", "session": None,
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudyStore, Server]]:
     study = small_study(tmp_path_factory.mktemp("served") / "study.db")
-    server = Server(Path(study_file(study)))
+    server = Server(study_file(study))
     server.start()
     yield study, server
     log = server.stop()
@@ -33,11 +33,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudyStore
     study.close()
 
 
-def study_file(study: StudyStore) -> str:
-    return str(study._engine.url.database)
-
-
-def request(server: Server, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, str, dict[str, str]]:
+def request(
+    server: Server, path: str, method: str = "GET", body: bytes | None = None
+) -> tuple[int, str, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest(method, path, skip_accept_encoding=True)  # as it is: no client cleans the path
     if body is not None:
@@ -52,7 +50,9 @@ def request(server: Server, path: str, method: str = "GET", body: bytes | None =
 def test_bad_and_foreign_tokens_get_a_clear_page_and_are_logged(place: tuple[StudyStore, Server]) -> None:
     study, server = place
     subject = next(iter(study.tokens().values()))
-    wrong = [f"/s/{token}" for token in ("", "x", subject[:-1], subject + "x", study.experimenter_token, "%00", "..%2f..")]
+    wrong = [
+        f"/s/{token}" for token in ("", "x", subject[:-1], subject + "x", study.experimenter_token, "%00", "..%2f..")
+    ]
     wrong += [f"/e/{token}" for token in ("", "x", subject, study.experimenter_token[:-1])]
     wrong += [f"/e/{subject}/counts"]
     for path in wrong:
@@ -149,7 +149,12 @@ def test_subject_can_not_run_code_in_the_kernel(place: tuple[StudyStore, Server]
     study, server = place
     token = list(study.tokens().values())[2]
     proof = tmp_path / "proof"
-    code = {"code": f"open({str(proof)!r}, 'w')", "silent": False, "store_history": False, "user_expressions": {"a": "1"}}
+    code = {
+        "code": f"open({str(proof)!r}, 'w')",
+        "silent": False,
+        "store_history": False,
+        "user_expressions": {"a": "1"},
+    }
     attempts = [
         raw("execute_request", code), raw("execute_request", code, channel="control"), raw("inspect_request", {"code": "os"}),
         raw("complete_request", {"code": "os."}), raw("debug_request", code, channel="control"),

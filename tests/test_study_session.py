@@ -117,7 +117,12 @@ def test_feedback_tells_the_truth_after_the_answer_and_only_in_practice(study: S
     screen = started(study, token)
     for trial in (0, 1):
         feedback = last(screen.receive(answer(trial, "real")))
-        assert feedback == {"type": "feedback", "trial": trial, "correct": right[trial] == "real", "truth": right[trial]}
+        assert feedback == {
+            "type": "feedback",
+            "trial": trial,
+            "correct": right[trial] == "real",
+            "truth": right[trial],
+        }
         screen.receive({"type": "next"})
     screen.receive({"type": "start"})
     assert last(screen.receive(answer(2)))["type"] == "trial"
@@ -166,7 +171,12 @@ def test_deadline(tmp_path: Path) -> None:
     study = small_study(tmp_path / "deadline.db", deadline_ms=700)
     name, token = first(study)
     screen = started(study, token)
-    assert last(screen.receive(answer(0, "timeout"))) == {"type": "feedback", "trial": 0, "correct": False, "truth": None}
+    assert last(screen.receive(answer(0, "timeout"))) == {
+        "type": "feedback",
+        "trial": 0,
+        "correct": False,
+        "truth": None,
+    }
     row = next(row for row in study.rows() if row["subject"] == name)
     assert (row["answer"], row["reaction_ms"]) == ("timeout", None)
 

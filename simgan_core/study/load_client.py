@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -49,7 +50,9 @@ class Server:
     def __init__(self, database: Path, port: int | None = None) -> None:
         self.database = database
         self.port = port or _free_port()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        # A pipe that nobody reads would stop the server once it is full.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
 
     def start(self) -> None:
         """Start it and wait until it listens.
@@ -61,7 +64,7 @@ class Server:
         code = "import typer; from simgan_core.cli_study_serve import serve; typer.run(serve)"
         command = [sys.executable, "-c", code, str(self.database), "--port", str(self.port)]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment(),
+            command, stdout=subprocess.DEVNULL, stderr=self._log, env=_environment(),
             start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + START_PATIENCE
@@ -72,8 +75,12 @@ class Server:
                     return
             time.sleep(0.1)
         self.kill()
-        assert self._process.stderr is not None
-        raise RuntimeError(f"the study's server did not start: {self._process.stderr.read()[-2000:]}")
+        raise RuntimeError(f"the study's server did not start: {self.log()[-2000:]}")
+
+    def log(self) -> str:
+        """What it wrote to its log until now."""
+        self._log.seek(0)
+        return self._log.read().decode("utf-8", "replace")
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it at once; its kernels notice that their parent is gone."""
@@ -83,10 +90,9 @@ class Server:
 
     def stop(self) -> str:
         """End it in good order; what it logged."""
-        assert self._process is not None and self._process.stderr is not None
         self.kill(signal.SIGTERM)
-        with self._process.stderr as stream:
-            return stream.read()
+        with self._log:
+            return self.log()
 
     @property
     def pid(self) -> int:

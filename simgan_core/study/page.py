@@ -19,4 +19,4 @@ def subject_page() -> None:
     token = os.environ.get("SCRIPT_NAME", "").rstrip("/").rsplit("/", 1)[-1]
     widget = StudyWidget(open_study(os.environ[DATABASE]), token, on_page=True, alive_url=os.environ[ALIVE])
     atexit.register(widget.close_session)
-    display(widget)
+    display(widget)  # type: ignore[no-untyped-call]

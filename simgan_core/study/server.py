@@ -73,6 +73,8 @@ class Place:
 class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
     """Voilà with the addresses of a study and no others."""
 
+    template_paths: list[str]
+
     def __init__(self, study: StudyStore, database: str, place: Place) -> None:
         base = "/" + place.base_url.strip("/") + "/" if place.base_url.strip("/") else "/"
         super().__init__(config=_configuration(), base_url=base, ip=place.host, port=place.port, open_browser=False)
@@ -203,7 +205,7 @@ class NoAccounts(IdentityProvider):  # type: ignore[misc]
 class SubjectKernels(AsyncMappingKernelManager):  # type: ignore[misc]
     """Kernels, each noted with the subject that it was started for."""
 
-    async def start_kernel(self, **arguments: Any) -> str:  # type: ignore[override]
+    async def start_kernel(self, **arguments: Any) -> str:
         """Start a kernel for the token at the end of the page's address."""
         server: StudyServer = self.parent
         token = str(arguments["env"]["SCRIPT_NAME"]).rsplit("/", 1)[-1]

@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
 
-class StudyWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's own base class is untyped
+class StudyWidget(anywidget.AnyWidget):
     """The study as one subject sees it. Nothing of the study is a synchronised trait: the browser gets messages only.
 
     Args:
