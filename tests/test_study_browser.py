@@ -1,16 +1,20 @@
-"""The whole study in a real browser on the page that subjects open: keys, mouse, touch, reload, two windows, a lost server."""
+"""The whole study in a real browser, on the page that subjects open and in JupyterLab: keys, mouse, touch, reload."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from study_tools import NAMES, PATIENCE_MS, contrast, need_chrome, small_study, study_file, truths
 
-from simgan_core.study.load_client import Server
+from simgan_core.study.load_client import Server, free_port
 from simgan_core.study.storage import StudyStore
 
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 740}}
@@ -33,7 +37,7 @@ def browser() -> Iterator[Any]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudyStore, Server]]:
     need_chrome()
     study = small_study(tmp_path_factory.mktemp("page") / "study.db", subjects=8)
-    server = Server(study_file(study))
+    server = Server(study_file(study), base_url="/of/the/lab")  # as behind a proxy
     server.start()
     yield study, server
     server.stop()
@@ -51,15 +55,20 @@ def context(browser: Any) -> Iterator[Any]:
 class Window:
     """A page of the study, and what was sent to it."""
 
-    def __init__(self, context: Any, server: Server, token: str) -> None:
-        self.page = context.new_page()
+    def __init__(self, page: Any) -> None:
+        self.page = page
         self.frames: list[bytes] = []
         self.asked: list[str] = []
         self.errors: list[str] = []
         self.page.on("websocket", lambda socket: socket.on("framereceived", self._note))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(f"{server.address}/s/{token}", wait_until="commit")
+
+    @classmethod
+    def open(cls, context: Any, server: Server, token: str) -> "Window":
+        window = cls(context.new_page())
+        window.page.goto(f"{server.address}/s/{token}", wait_until="commit")
+        return window
 
     def _note(self, payload: Any) -> None:
         self.frames.append(payload if isinstance(payload, bytes) else payload.encode())
@@ -126,7 +135,7 @@ def answers(study: StudyStore, name: str) -> list[Any]:
 def test_keyboard_alone_takes_the_whole_study_and_nothing_leaks(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
     name, token = list(study.tokens().items())[0]
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_keys(window, until="trial")
     assert window.page.inner_text(".sgs-answers kbd >> nth=0") == "F", "keys are shown"
     for key in ("x", "Enter", "1", "Shift", "ArrowLeft", "Control+f", "Space"):
@@ -163,7 +172,7 @@ def check_nothing_leaked(study: StudyStore, window: Window, name: str) -> None:
 def test_mouse_with_a_reload_in_the_middle(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
     name, token = list(study.tokens().items())[1]
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_pointer(window, "click", stop_at="3 of 6")
     assert [answer is not None for answer in answers(study, name)] == [True] * 4 + [False] * 4
     window.page.reload(wait_until="commit")
@@ -179,12 +188,13 @@ def test_touch_at_phone_width(place: tuple[StudyStore, Server], browser: Any) ->
     name, token = list(study.tokens().items())[2]
     context = browser.new_context(viewport=SIZES["phone"], has_touch=True, is_mobile=True, device_scale_factor=2)
     context.set_default_timeout(PATIENCE_MS)
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_pointer(window, "tap", until="trial")
     shape = window.page.evaluate(
         """() => { const image = document.querySelector('.sgs-image'), box = image.getBoundingClientRect();
-        const small = [...document.querySelectorAll('.sgs button:not([hidden])')].map((b) => b.getBoundingClientRect().height);
-        return {scale: box.width * devicePixelRatio / image.naturalWidth, tall: box.height * devicePixelRatio / image.naturalHeight,
+        const small = [...document.querySelectorAll('.sgs button:not([hidden])')].map((b) => b.offsetHeight);
+        const ratio = devicePixelRatio;
+        return {scale: box.width * ratio / image.naturalWidth, tall: box.height * ratio / image.naturalHeight,
           rendering: getComputedStyle(image).imageRendering, wide: document.documentElement.scrollWidth,
           high: document.documentElement.scrollHeight, least: Math.min(...small)}; }"""
     )
@@ -201,11 +211,11 @@ def test_touch_at_phone_width(place: tuple[StudyStore, Server], browser: Any) ->
 def test_two_windows_of_one_token(place: tuple[StudyStore, Server], context: Any, browser: Any) -> None:
     study, server = place
     name, token = list(study.tokens().items())[3]
-    one = Window(context, server, token)
+    one = Window.open(context, server, token)
     by_keys(one, until="trial")
     elsewhere = browser.new_context(viewport=SIZES["desktop"])
     elsewhere.set_default_timeout(PATIENCE_MS)
-    two = Window(elsewhere, server, token)
+    two = Window.open(elsewhere, server, token)
     two.wait("occupied")
     one.page.keyboard.press("f")
     one.wait("feedback")
@@ -224,7 +234,7 @@ def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, cont
     name, token = next(iter(study.tokens().items()))
     server = Server(study_file(study))
     server.start()
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_keys(window, until="trial")
     window.page.wait_for_function("getComputedStyle(document.querySelector('.sgs-image')).visibility === 'hidden'")
     before = window.count()
@@ -248,10 +258,10 @@ def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, cont
     study.close()
 
 
-def test_deadline_and_pause(place: tuple[StudyStore, Server], context: Any) -> None:
+def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
     token = list(study.tokens().values())[4]
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_keys(window, until="trial")
     window.page.keyboard.press("Escape")
     assert "pauses after" in window.page.inner_text(".sgs-status")
@@ -269,12 +279,13 @@ def test_deadline_and_pause(place: tuple[StudyStore, Server], context: Any) -> N
 
 def test_contrast_and_focus_can_be_seen(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
-    window = Window(context, server, list(study.tokens().values())[5])
+    window = Window.open(context, server, list(study.tokens().values())[5])
     colours = """() => [...document.querySelectorAll('.sgs h1, .sgs p, .sgs button, .sgs span, .sgs kbd, .sgs li')]
       .filter((e) => e.offsetParent && e.textContent.trim()).map((e) => { let back = e;
         while (/, 0\\)$|transparent/.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
         return [getComputedStyle(e).color, getComputedStyle(back).backgroundColor, e.textContent.slice(0, 30)]; })"""
-    focus = "() => { const s = getComputedStyle(document.activeElement); return [s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor]; }"
+    focus = """() => { const s = getComputedStyle(document.activeElement);
+      return [s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor]; }"""
     seen = set()
     while (screen := window.ready()) != "break":
         for ink, paper, text in window.page.evaluate(colours):
@@ -301,7 +312,7 @@ def test_reaction_time_is_measured_from_the_frame_with_the_image(
     """The page itself notes when the image turns visible and when the key comes down; both clocks must agree."""
     study, server = place
     name, token = list(study.tokens().items())[6]
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_keys(window, until="instructions")
     window.page.evaluate("""() => { window.noted = {};
       const look = (now) => { const image = document.querySelector('.sgs-image');
@@ -329,7 +340,7 @@ def test_experimenters_page_counts_live(place: tuple[StudyStore, Server], contex
     name, token = list(study.tokens().items())[7]
     row = f"#subjects tr:has-text('{name}')"
     assert "0 of 8" in page.inner_text(row)
-    window = Window(context, server, token)
+    window = Window.open(context, server, token)
     by_keys(window, until="trial")
     window.page.keyboard.press("f")
     window.wait("feedback")
@@ -340,3 +351,69 @@ def test_experimenters_page_counts_live(place: tuple[StudyStore, Server], contex
         page.wait_for_timeout(200)
     assert "interrupted" in page.inner_text(row), "a closed window leaves no session behind"
     assert "right" not in json.dumps(study.counts())
+
+
+NOTEBOOK = """from simgan_core.study.storage import open_study
+from simgan_core.study.widget import StudyWidget
+study = open_study({database!r})
+StudyWidget(study, list(study.tokens().values())[0])"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on an own folder and own settings; its address with the token."""
+    pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install jupyterlab")
+    settings = tmp_path / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (settings / "page_config.json").write_text(json.dumps(quiet))
+    own = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
+               "--IdentityProvider.token=secret", "--LabApp.expose_app_in_browser=True",
+               f"--ServerApp.root_dir={tmp_path}"]  # fmt: skip
+    with (tmp_path / "lab.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True,
+                                   env=os.environ | own | {"IPYTHONDIR": str(tmp_path / "ipython")})  # fmt: skip
+        try:
+            yield f"http://127.0.0.1:{port}/lab/tree/study.ipynb?token=secret&reset"
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def test_jupyterlab_with_deadline(tmp_path: Path, lab: str, context: Any) -> None:
+    """The same widget in a notebook: F and J answer and do nothing else; without an answer the deadline passes."""
+    study = small_study(tmp_path / "lab.db", subjects=1, practice=0, attention=0, deadline_ms=1500, break_every=None)
+    cell = nbformat.v4.new_code_cell(NOTEBOOK.format(database=str(study_file(study))))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "study.ipynb")
+    page = context.new_page()
+    open_patiently(page, lab)
+    page.wait_for_selector("#jp-main-statusbar:has-text('| Idle')")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    window = Window(page)
+    window.wait("consent")
+    by_keys(window, until="trial")
+    for key in ("f", "j"):
+        window.ready()
+        before = window.count()
+        page.keyboard.press(key)
+        window.answered(before)
+    window.wait("end")  # nobody answers the other two
+    assert [row["answer"] for row in study.rows()] == ["real", "refined", "timeout", "timeout"]
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 1, "no key reached JupyterLab's own shortcuts"
+    study.close()
+
+
+def open_patiently(page: Any, address: str) -> None:
+    """Open a page of a server that is still starting."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        try:
+            page.goto(address, wait_until="commit")
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            page.wait_for_timeout(500)

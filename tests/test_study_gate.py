@@ -46,9 +46,11 @@ def test_what_the_page_needs_passes_unchanged(good: bytes) -> None:
         raw("comm_open", {"comm_id": "a", "target_module": "os", "target_name": "x"}),
         raw("comm_msg", comm(method="update", state={"alive_url": "x"})), raw("comm_msg", {"comm_id": "a", "data": []}),
         raw("comm_msg", comm(method="custom"), extra=(b"buffer",)), raw("comm_msg", comm(method=["custom"])),
-        raw("comm_msg", []), raw("", {}, header=["execute_request"]), raw("comm_msg", comm(method="custom", x="y" * FRAME_LIMIT)),
-        b"", b"\x06", b"\xff" * 64, (6).to_bytes(8, "little") + b"\x00" * 64, b'{"channel": "shell"}', '{"channel": "shell"}',
-        None, raw("comm_msg", comm(method="custom"))[:-3],
+        raw("comm_msg", []), raw("", {}, header=["execute_request"]),
+        raw("comm_msg", comm(method="custom", x="y" * FRAME_LIMIT)), b"", b"\x06", b"\xff" * 64,
+        b'{"channel": "shell"}',
+        (6).to_bytes(8, "little") + b"\x00" * 64, '{"channel": "shell"}', None,
+        raw("comm_msg", comm(method="custom"))[:-3],
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(bad: Any) -> None:

@@ -14,7 +14,7 @@ from study_tools import NAMES, small_study, study_file
 from test_study_gate import comm, raw
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
-from simgan_core.study.load_client import _KERNEL, _MODEL, Server, _custom, _get, frame
+from simgan_core.study.load_client import KERNEL_ID, MODEL_ID, Server, custom, frame, get_page
 from simgan_core.study.storage import StudyStore
 
 HELLO = {"type": "hello", "session": None,
@@ -80,10 +80,12 @@ def test_experimenter_sees_counts_and_no_score(place: tuple[StudyStore, Server])
     "path",
     [
         "/voila/files/study.db", "/voila/static/../../../../../etc/passwd", "/voila/static/..%2f..%2fetc%2fpasswd",
-        "/voila/labextensions/anywidget/static/../../../../../../etc/passwd", "/voila/labextensions/anywidget/package.json",
-        "/voila/labextensions/anywidget/static/..%2f..%2f..%2fetc/passwd", "/voila/render/subject.ipynb", "/voila/tree/",
-        "/voila/api/contents/", "/voila/templates/lab/static/index.css", "/voila/execution/x", "/voila/query/x", "/tree",
-        "/api/kernels", "/api/contents", "/api/sessions", "/api/kernelspecs", "/login", "/lab", "/subject.ipynb",
+        "/voila/labextensions/anywidget/static/../../../../../../etc/passwd", "/voila/render/subject.ipynb",
+        "/voila/labextensions/anywidget/static/..%2f..%2f..%2fetc/passwd", "/login",
+        "/voila/labextensions/anywidget/package.json",
+        "/voila/api/contents/", "/voila/templates/lab/static/index.css", "/voila/execution/x", "/voila/query/x",
+        "/voila/tree/", "/tree",
+        "/api/kernels", "/api/contents", "/api/sessions", "/api/kernelspecs", "/lab", "/subject.ipynb",
         "/images/../../study.db", "/s/../../../etc/passwd", "//etc/passwd", "/static/style.css", "/files/study.db",
     ],
 )  # fmt: skip
@@ -125,8 +127,8 @@ def test_page_is_private_and_self_contained(place: tuple[StudyStore, Server]) ->
 
 async def conversation(server: Server, token: str, frames: list[Any]) -> tuple[list[Any], str]:
     """Open a subject's page, send frames, and say hello last; what came back until its answer, and the model."""
-    text = await asyncio.to_thread(_get, f"{server.address}/s/{token}")
-    kernel, model = _KERNEL.search(text), _MODEL.search(text)
+    text = await asyncio.to_thread(get_page, f"{server.address}/s/{token}")
+    kernel, model = KERNEL_ID.search(text), MODEL_ID.search(text)
     assert kernel is not None and model is not None
     url = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel[1]}/channels?session_id=x"
     received: list[Any] = []
@@ -139,7 +141,7 @@ async def conversation(server: Server, token: str, frames: list[Any]) -> tuple[l
         while True:
             message = await asyncio.wait_for(connection.recv(), 60)
             received.append(message)
-            content = _custom(message, model[1])
+            content = custom(message, model[1])
             if content is not None and content["type"] == "screen":
                 return received, model[1]
 
@@ -156,7 +158,8 @@ def test_subject_can_not_run_code_in_the_kernel(place: tuple[StudyStore, Server]
         "user_expressions": {"a": "1"},
     }
     attempts = [
-        raw("execute_request", code), raw("execute_request", code, channel="control"), raw("inspect_request", {"code": "os"}),
+        raw("execute_request", code), raw("execute_request", code, channel="control"),
+        raw("inspect_request", {"code": "os"}),
         raw("complete_request", {"code": "os."}), raw("debug_request", code, channel="control"),
         raw("comm_open", {"comm_id": "a", "target_name": "jupyter.widget", "data": {"state": {}}}),
         serialize_msg_to_ws_v1([b'{"msg_type": "comm_msg", "msg_type": "execute_request"}', b"{}", b"{}",
@@ -190,7 +193,7 @@ def test_huge_frames_end_the_connection(place: tuple[StudyStore, Server], size: 
 def test_other_sites_can_not_connect(place: tuple[StudyStore, Server]) -> None:
     study, server = place
     token = list(study.tokens().values())[3]
-    kernel = _KERNEL.search(_get(f"{server.address}/s/{token}"))
+    kernel = KERNEL_ID.search(get_page(f"{server.address}/s/{token}"))
     assert kernel is not None
     url = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel[1]}/channels"
 

@@ -25,8 +25,8 @@ from simgan_core.study.gate import PROTOCOL
 
 START_PATIENCE = 120.0  # seconds for a server to listen, and for a page to be served
 ANSWER_PATIENCE = 30.0
-_KERNEL = re.compile(r'"kernelId": ?"([0-9a-f-]{36})"')
-_MODEL = re.compile(r'"model_id": ?"([0-9a-f]{32})"')
+KERNEL_ID = re.compile(r'"kernelId": ?"([0-9a-f-]{36})"')
+MODEL_ID = re.compile(r'"model_id": ?"([0-9a-f]{32})"')
 
 
 @dataclass
@@ -47,9 +47,10 @@ class Run:
 class Server:
     """`simgan study serve` as a process of its own."""
 
-    def __init__(self, database: Path, port: int | None = None) -> None:
+    def __init__(self, database: Path, port: int | None = None, base_url: str = "") -> None:
         self.database = database
-        self.port = port or _free_port()
+        self.port = port or free_port()
+        self.base_url = base_url
         self._process: subprocess.Popen[bytes] | None = None
         # A pipe that nobody reads would stop the server once it is full.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
@@ -62,7 +63,8 @@ class Server:
 
         """
         code = "import typer; from simgan_core.cli_study_serve import serve; typer.run(serve)"
-        command = [sys.executable, "-c", code, str(self.database), "--port", str(self.port)]
+        command = [sys.executable, "-c", code, str(self.database), "--port", str(self.port), "--base-url",
+                   self.base_url or "/"]  # fmt: skip
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=self._log, env=_environment(),
             start_new_session=True,
@@ -103,7 +105,7 @@ class Server:
     @property
     def address(self) -> str:
         """Address of the front page, without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.base_url}"
 
 
 class LostConnection(Exception):
@@ -114,7 +116,7 @@ class Subject:
     """One client. Its answers are drawn at random: the study is marked as simulated."""
 
     def __init__(self, name: str, address: str, token: str, run: Run, think_ms: float, seed: int) -> None:
-        self._page = f"{address}/s/{token}"
+        self._address, self._page = address, f"{address}/s/{token}"
         self._run, self._think, self._rng = run, think_ms / 1000, random.Random(seed)
         self._confirmed = run.confirmed.setdefault(name, {})
         self._waiting: tuple[int, str] | None = None  # answered, but not confirmed
@@ -134,17 +136,18 @@ class Subject:
         import websockets
 
         begun = time.perf_counter()
-        text = await asyncio.to_thread(_get, self._page)
-        kernel, model = _KERNEL.search(text), _MODEL.search(text)
+        text = await asyncio.to_thread(get_page, self._page)
+        kernel, model = KERNEL_ID.search(text), MODEL_ID.search(text)
         if kernel is None or model is None:
             raise LostConnection
         self._run.page_seconds.append(time.perf_counter() - begun)
-        parts = urlsplit(self._page)
-        url = f"ws://{parts.netloc}/api/kernels/{kernel[1]}/channels?session_id={uuid.uuid4().hex}"
+        socket_address = self._address.replace("http", "ws", 1)
+        url = f"{socket_address}/api/kernels/{kernel[1]}/channels?session_id={uuid.uuid4().hex}"
+        origin = websockets.Origin("http://" + urlsplit(self._page).netloc)
         try:
             async with websockets.connect(
-                url, subprotocols=[websockets.Subprotocol(PROTOCOL)], origin=websockets.Origin(f"http://{parts.netloc}"),
-                max_size=None, open_timeout=START_PATIENCE,
+                url, subprotocols=[websockets.Subprotocol(PROTOCOL)], origin=origin, max_size=None,
+                open_timeout=START_PATIENCE,
             ) as connection:  # fmt: skip
                 return await self._talk(connection, model[1])
         except (OSError, websockets.WebSocketException, TimeoutError):
@@ -155,7 +158,7 @@ class Subject:
         await connection.send(frame(model, {"type": "hello", "session": self._session, "client": client}))
         sent = None
         while True:
-            content = _custom(await asyncio.wait_for(connection.recv(), ANSWER_PATIENCE), model)
+            content = custom(await asyncio.wait_for(connection.recv(), ANSWER_PATIENCE), model)
             if content is None or content["type"] == "image":
                 continue
             if content["type"] == "setup":
@@ -210,7 +213,7 @@ def frame(model: str, content: dict[str, Any]) -> bytes:
     return made
 
 
-def _custom(received: Any, model: str) -> dict[str, Any] | None:
+def custom(received: Any, model: str) -> dict[str, Any] | None:
     """Content of a message of the widget; None for everything else that a kernel says."""
     from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1
 
@@ -226,7 +229,7 @@ def _custom(received: Any, model: str) -> dict[str, Any] | None:
     return found
 
 
-def _get(url: str) -> str:
+def get_page(url: str) -> str:
     """A page's text; the server may be away.
 
     Raises:
@@ -244,7 +247,8 @@ def _get(url: str) -> str:
         raise LostConnection from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
