@@ -1,4 +1,4 @@
-"""The `simgan` command line: simulate, train, refine, evaluate, reproduce, bench.
+"""The `simgan` command line: simulate, train, refine, evaluate, study, reproduce, bench.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
 are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
@@ -15,6 +15,7 @@ import typer
 
 from simgan_core import __version__
 from simgan_core.cli_data import data_app, simulate_app
+from simgan_core.cli_study import study_app
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -24,6 +25,7 @@ evaluate_app = typer.Typer(no_args_is_help=True, help="Score predictions against
 app.add_typer(data_app, name="data")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(study_app, name="study")
 
 Profile = Annotated[str, typer.Option(help="Sizes of networks, data and training: smoke, cpu, gpu or paper.")]
 

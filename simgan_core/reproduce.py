@@ -1,7 +1,7 @@
 """The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
 
-    01_data -> 02_training (one job per seed) -> 07_gaze_evaluation -> 09_scorecard -> report
-    08_hand_pose (its own data, refiners and seeds) -----------------> 09_scorecard
+    01_data -> 02_training (one job per seed) -> 06, 07 -> 09_scorecard -> report
+    08_hand_pose (its own data, refiners and seeds) ----> 09_scorecard
 
 A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
 A killed run goes on where it stopped, at the last checkpoint of a training.
@@ -50,6 +50,7 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
+    Step("06_visual_turing_test", needs=("01_data", "02_training")),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
     Step("08_hand_pose"),
 )
@@ -132,6 +133,10 @@ def _made_with(step: Step, run: RunFolder) -> str:
     parts = [code_fingerprint(step.notebook), json.dumps(config, sort_keys=True), run.data]
     if step.name == "01_data" and run.data != "embedded":
         parts.append(_data_state(run.data_root))
+    if step.name == "06_visual_turing_test":
+        from simgan_core.study.in_run import state
+
+        parts.append(state(run))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -33,7 +33,10 @@ MAX_PICTURE_BYTES = 300_000
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured number with its 95 % interval; `low` and `high` are None where a single seed gives none."""
+    """A measured number with its 95 % interval; `low` and `high` are None where a single seed gives none.
+
+    `note` says what a reader must know before using the number (e.g. that no person was asked).
+    """
 
     value: float
     low: float | None
@@ -41,6 +44,7 @@ class Metric:
     unit: str
     seeds: int
     n: int
+    note: str = ""
 
     @classmethod
     def of(cls, estimate: Estimate, unit: str) -> Metric:
@@ -48,8 +52,8 @@ class Metric:
         return cls(estimate.value, estimate.low, estimate.high, unit, estimate.seeds, estimate.n)
 
     def to_dict(self) -> dict[str, object]:
-        """The metric as `metrics.json` holds it."""
-        return dict(vars(self))
+        """The metric as `metrics.json` holds it; `note` only where there is one."""
+        return {name: value for name, value in vars(self).items() if name != "note" or value}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,419 @@
+"""The whole study in a real browser, on the page that subjects open and in JupyterLab: keys, mouse, touch, reload."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from study_tools import NAMES, PATIENCE_MS, contrast, need_chrome, small_study, study_file, truths
+
+from simgan_core.study.load_client import Server, free_port
+from simgan_core.study.storage import StudyStore
+
+SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 740}}
+ANSWERED = "([n]) => { const s = document.querySelector('.sgs'); return s.dataset.screen !== 'trial' || " \
+    "(s.querySelector('.sgs-count').textContent !== n && !!s.querySelector('.sgs-answer:enabled')); }"  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chrome = need_chrome()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=chrome, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudyStore, Server]]:
+    need_chrome()
+    study = small_study(tmp_path_factory.mktemp("page") / "study.db", subjects=8)
+    server = Server(study_file(study), base_url="/of/the/lab")  # as behind a proxy
+    server.start()
+    yield study, server
+    server.stop()
+    study.close()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    made = browser.new_context(viewport=SIZES["desktop"])
+    made.set_default_timeout(PATIENCE_MS)
+    yield made
+    made.close()
+
+
+class Window:
+    """A page of the study, and what was sent to it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.frames: list[bytes] = []
+        self.asked: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("websocket", lambda socket: socket.on("framereceived", self._note))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    @classmethod
+    def open(cls, context: Any, server: Server, token: str) -> "Window":
+        window = cls(context.new_page())
+        window.page.goto(f"{server.address}/s/{token}", wait_until="commit")
+        return window
+
+    def _note(self, payload: Any) -> None:
+        self.frames.append(payload if isinstance(payload, bytes) else payload.encode())
+
+    def wait(self, screen: str) -> None:
+        self.page.wait_for_selector(f'.sgs[data-screen="{screen}"]')
+
+    @property
+    def screen(self) -> str:
+        return str(self.page.get_attribute(".sgs", "data-screen"))
+
+    def ready(self) -> str:
+        """Wait until a trial may be answered, or a button pressed; the screen."""
+        self.page.wait_for_selector('.sgs-answer:enabled, .sgs-primary:enabled, #sgs-agree, .sgs[data-screen="end"]')
+        return self.screen
+
+    def count(self) -> str:
+        return str(self.page.inner_text(".sgs-count"))
+
+    def answered(self, before: str) -> None:
+        self.page.wait_for_function(ANSWERED, arg=[before])
+
+    def leave(self, screen: str) -> None:
+        self.page.wait_for_function("k => document.querySelector('.sgs').dataset.screen !== k", arg=screen)
+
+    def sent(self) -> bytes:
+        return b"\n".join(self.frames)
+
+
+def by_keys(window: Window, until: str = "end", key: str = "f") -> None:
+    while (screen := window.ready()) != until:
+        before = window.count() if screen == "trial" else ""
+        if screen == "consent":
+            window.page.keyboard.press("Space")  # the box has the focus
+            window.page.keyboard.press("Tab")
+            window.page.keyboard.press("Enter")
+        elif screen == "trial":
+            window.page.keyboard.press(key)
+            window.answered(before)
+            continue
+        else:
+            window.page.wait_for_timeout(350)  # keys rest for a moment, so that no answer skips a screen
+            window.page.keyboard.press("Space")
+        window.leave(screen)
+
+
+def by_pointer(window: Window, press: str, until: str = "end", stop_at: str | None = None) -> None:
+    """`press`: the page's method, click or tap."""
+    touch = getattr(window.page, press)
+    while (screen := window.ready()) != until:
+        before = window.count() if screen == "trial" else ""
+        if before and before == stop_at:
+            return
+        if screen == "consent":
+            touch(".sgs-agree")
+        touch('.sgs-answer[data-answer="refined"]' if screen == "trial" else ".sgs-primary")
+        window.answered(before) if screen == "trial" else window.leave(screen)
+
+
+def answers(study: StudyStore, name: str) -> list[Any]:
+    return [row["answer"] for row in study.rows() if row["subject"] == name]
+
+
+def test_keyboard_alone_takes_the_whole_study_and_nothing_leaks(place: tuple[StudyStore, Server], context: Any) -> None:
+    study, server = place
+    name, token = list(study.tokens().items())[0]
+    window = Window.open(context, server, token)
+    by_keys(window, until="trial")
+    assert window.page.inner_text(".sgs-answers kbd >> nth=0") == "F", "keys are shown"
+    for key in ("x", "Enter", "1", "Shift", "ArrowLeft", "Control+f", "Space"):
+        window.page.keyboard.press(key)
+    assert window.ready() == "trial" and answers(study, name) == [None] * 8, "other keys do nothing"
+    window.page.keyboard.press("f")
+    window.wait("feedback")
+    by_keys(window)
+    assert answers(study, name) == ["real"] * 8
+    rows = [row for row in study.rows() if row["subject"] == name]
+    assert all(0 < row["reaction_ms"] < PATIENCE_MS for row in rows)
+    assert {row["window_width"] for row in rows} == {1280} and "Chrom" in rows[0]["browser"]
+    check_nothing_leaked(study, window, name)
+    assert not window.errors
+    hosts = {url.split("/")[2] for url in window.asked if url.startswith(("http", "ws"))}
+    assert hosts == {f"127.0.0.1:{server.port}"}, "the page asks nobody else"
+
+
+def check_nothing_leaked(study: StudyStore, window: Window, name: str) -> None:
+    """Truths are sent for practice trials alone, each after its answer; names and ids of images never."""
+    sent = window.sent()
+    for word in (*NAMES, "attention_", "control", "synthetic/", "sha256"):
+        assert word.encode() not in sent, word
+    for row in study.rows():
+        assert row["image"].encode() not in sent
+    told = re.findall(rb'"type": ?"feedback", ?"trial": ?(\d+).{0,40}?"truth": ?"(\w+)"', sent)
+    right = truths(study, name)
+    assert [(int(trial), truth.decode()) for trial, truth in told] == [(0, right[0]), (1, right[1])]
+    assert sent.count(b'"truth"') == len(told) and sent.count(b"\x89PNG") == len(right)
+    values = re.findall(rb'"(?:value|answer|truth)": ?"(real|refined)"', sent)
+    assert len(values) == 2 + len(told), "the two answers of the set-up, and the feedback"
+
+
+def test_mouse_with_a_reload_in_the_middle(place: tuple[StudyStore, Server], context: Any) -> None:
+    study, server = place
+    name, token = list(study.tokens().items())[1]
+    window = Window.open(context, server, token)
+    by_pointer(window, "click", stop_at="3 of 6")
+    assert [answer is not None for answer in answers(study, name)] == [True] * 4 + [False] * 4
+    window.page.reload(wait_until="commit")
+    window.wait("resume")
+    assert "another window" not in window.page.inner_text(".sgs")
+    by_pointer(window, "click")
+    assert answers(study, name) == ["refined"] * 8
+    assert not window.errors
+
+
+def test_touch_at_phone_width(place: tuple[StudyStore, Server], browser: Any) -> None:
+    study, server = place
+    name, token = list(study.tokens().items())[2]
+    context = browser.new_context(viewport=SIZES["phone"], has_touch=True, is_mobile=True, device_scale_factor=2)
+    context.set_default_timeout(PATIENCE_MS)
+    window = Window.open(context, server, token)
+    by_pointer(window, "tap", until="trial")
+    shape = window.page.evaluate(
+        """() => { const image = document.querySelector('.sgs-image'), box = image.getBoundingClientRect();
+        const small = [...document.querySelectorAll('.sgs button:not([hidden])')].map((b) => b.offsetHeight);
+        const ratio = devicePixelRatio;
+        return {scale: box.width * ratio / image.naturalWidth, tall: box.height * ratio / image.naturalHeight,
+          rendering: getComputedStyle(image).imageRendering, wide: document.documentElement.scrollWidth,
+          high: document.documentElement.scrollHeight, least: Math.min(...small)}; }"""
+    )
+    assert shape["rendering"] == "pixelated"
+    assert shape["scale"] == pytest.approx(round(shape["scale"])) == pytest.approx(shape["tall"]), "square pixels"
+    assert shape["scale"] >= 10 and shape["wide"] <= 390 and shape["high"] <= 740, "nothing to scroll for"
+    assert shape["least"] >= 44, "large enough for a thumb"
+    by_pointer(window, "tap")
+    assert answers(study, name) == ["refined"] * 8
+    assert not window.errors
+    context.close()
+
+
+def test_two_windows_of_one_token(place: tuple[StudyStore, Server], context: Any, browser: Any) -> None:
+    study, server = place
+    name, token = list(study.tokens().items())[3]
+    one = Window.open(context, server, token)
+    by_keys(one, until="trial")
+    elsewhere = browser.new_context(viewport=SIZES["desktop"])
+    elsewhere.set_default_timeout(PATIENCE_MS)
+    two = Window.open(elsewhere, server, token)
+    two.wait("occupied")
+    one.page.keyboard.press("f")
+    one.wait("feedback")
+    two.page.click(".sgs-primary")
+    two.wait("resume")
+    one.page.wait_for_timeout(350)
+    one.page.keyboard.press("Space")
+    one.wait("superseded")
+    by_keys(two, key="j")
+    assert answers(study, name) == ["real"] + ["refined"] * 7
+    elsewhere.close()
+
+
+def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, context: Any) -> None:
+    study = small_study(tmp_path / "study.db", subjects=1, practice=0, attention=0, deadline_ms=60_000, exposure_ms=150)
+    name, token = next(iter(study.tokens().items()))
+    server = Server(study_file(study))
+    server.start()
+    window = Window.open(context, server, token)
+    by_keys(window, until="trial")
+    window.page.wait_for_function("getComputedStyle(document.querySelector('.sgs-image')).visibility === 'hidden'")
+    before = window.count()
+    window.page.keyboard.press("f")
+    window.answered(before)
+    server.kill()
+    window.page.keyboard.press("j")  # this answer finds no server
+    window.wait("lost")
+    assert answers(study, name)[:2] == ["real", None]
+    server.start()
+    window.wait("resume")
+    window.page.wait_for_timeout(350)
+    window.page.keyboard.press("Space")
+    window.answered("2 of 4")
+    assert answers(study, name)[:2] == ["real", "refined"], "the answer was sent again by itself"
+    by_keys(window)
+    rows = study.rows()
+    assert [row["answer"] for row in rows] == ["real", "refined", "real", "real"]
+    assert all(140 <= row["exposure_ms"] < 400 + PATIENCE_MS for row in rows)
+    server.stop()
+    study.close()
+
+
+def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
+    study, server = place
+    token = list(study.tokens().values())[4]
+    window = Window.open(context, server, token)
+    by_keys(window, until="trial")
+    window.page.keyboard.press("Escape")
+    assert "pauses after" in window.page.inner_text(".sgs-status")
+    window.page.keyboard.press("f")
+    window.wait("feedback")
+    window.page.wait_for_timeout(350)
+    window.page.keyboard.press("Space")
+    window.wait("paused")
+    window.page.keyboard.press("f")
+    assert window.screen == "paused"
+    window.page.wait_for_timeout(350)
+    window.page.keyboard.press("Space")
+    assert window.ready() == "trial"
+
+
+def test_contrast_and_focus_can_be_seen(place: tuple[StudyStore, Server], context: Any) -> None:
+    study, server = place
+    window = Window.open(context, server, list(study.tokens().values())[5])
+    colours = """() => [...document.querySelectorAll('.sgs h1, .sgs p, .sgs button, .sgs span, .sgs kbd, .sgs li')]
+      .filter((e) => e.offsetParent && e.textContent.trim()).map((e) => { let back = e;
+        while (/, 0\\)$|transparent/.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
+        return [getComputedStyle(e).color, getComputedStyle(back).backgroundColor, e.textContent.slice(0, 30)]; })"""
+    focus = """() => { const s = getComputedStyle(document.activeElement);
+      return [s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor]; }"""
+    seen = set()
+    while (screen := window.ready()) != "break":
+        for ink, paper, text in window.page.evaluate(colours):
+            assert contrast(ink, paper) >= 4.5, f"{screen}: {text!r} is {ink} on {paper}"
+        if screen not in seen:
+            seen.add(screen)
+            window.page.keyboard.press("Tab")
+            style, width, colour = window.page.evaluate(focus)
+            assert style == "solid" and width >= 2, f"{screen}: focus cannot be seen"
+            assert contrast(colour, "rgb(244, 244, 242)") >= 3
+        if screen == "consent":
+            window.page.check("#sgs-agree")
+        target = '.sgs-answer[data-answer="real"]' if screen == "trial" else ".sgs-primary"
+        before = window.count() if screen == "trial" else ""
+        window.page.focus(target)
+        window.page.keyboard.press("Enter")  # buttons by keyboard, as a screen reader presses them
+        window.answered(before) if before else window.leave(screen)
+    assert seen == {"consent", "instructions", "trial", "feedback", "ready"}
+
+
+def test_reaction_time_is_measured_from_the_frame_with_the_image(
+    place: tuple[StudyStore, Server], context: Any
+) -> None:
+    """The page itself notes when the image turns visible and when the key comes down; both clocks must agree."""
+    study, server = place
+    name, token = list(study.tokens().items())[6]
+    window = Window.open(context, server, token)
+    by_keys(window, until="instructions")
+    window.page.evaluate("""() => { window.noted = {};
+      const look = (now) => { const image = document.querySelector('.sgs-image');
+        if (image && getComputedStyle(image).visibility === 'visible' && !window.noted.shown) window.noted.shown = now;
+        if (!window.noted.key) requestAnimationFrame(look); };
+      document.addEventListener('keydown', (e) => { if (e.key === 'f') window.noted.key = e.timeStamp; }, true);
+      requestAnimationFrame(look); }""")
+    window.page.wait_for_timeout(350)
+    window.page.keyboard.press("Space")
+    window.ready()
+    window.page.wait_for_timeout(400)
+    window.page.keyboard.press("f")
+    window.wait("feedback")
+    noted = window.page.evaluate("window.noted")
+    stored = next(row["reaction_ms"] for row in study.rows() if row["subject"] == name)
+    assert stored >= 380
+    assert stored == pytest.approx(noted["key"] - noted["shown"], abs=60), "at most a few frames apart"
+
+
+def test_experimenters_page_counts_live(place: tuple[StudyStore, Server], context: Any) -> None:
+    study, server = place
+    page = context.new_page()
+    page.goto(f"{server.address}/e/{study.experimenter_token}")
+    page.wait_for_function("document.querySelectorAll('#subjects tr').length === 8")
+    name, token = list(study.tokens().items())[7]
+    row = f"#subjects tr:has-text('{name}')"
+    assert "0 of 8" in page.inner_text(row)
+    window = Window.open(context, server, token)
+    by_keys(window, until="trial")
+    window.page.keyboard.press("f")
+    window.wait("feedback")
+    page.wait_for_selector(f"{row}:has-text('1 of 8'):has-text('in a window now')")
+    window.page.close()
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < deadline and "in a window now" in page.inner_text(row):
+        page.wait_for_timeout(200)
+    assert "interrupted" in page.inner_text(row), "a closed window leaves no session behind"
+    assert "right" not in json.dumps(study.counts())
+
+
+NOTEBOOK = """from simgan_core.study.storage import open_study
+from simgan_core.study.widget import StudyWidget
+study = open_study({database!r})
+StudyWidget(study, list(study.tokens().values())[0])"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on an own folder and own settings; its address with the token."""
+    pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install jupyterlab")
+    settings = tmp_path / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (settings / "page_config.json").write_text(json.dumps(quiet))
+    own = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
+               "--IdentityProvider.token=secret", "--LabApp.expose_app_in_browser=True",
+               f"--ServerApp.root_dir={tmp_path}"]  # fmt: skip
+    with (tmp_path / "lab.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True,
+                                   env=os.environ | own | {"IPYTHONDIR": str(tmp_path / "ipython")})  # fmt: skip
+        try:
+            yield f"http://127.0.0.1:{port}/lab/tree/study.ipynb?token=secret&reset"
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def test_jupyterlab_with_deadline(tmp_path: Path, lab: str, context: Any) -> None:
+    """The same widget in a notebook: F and J answer and do nothing else; without an answer the deadline passes."""
+    study = small_study(tmp_path / "lab.db", subjects=1, practice=0, attention=0, deadline_ms=1500, break_every=None)
+    cell = nbformat.v4.new_code_cell(NOTEBOOK.format(database=str(study_file(study))))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "study.ipynb")
+    page = context.new_page()
+    open_patiently(page, lab)
+    page.wait_for_selector("#jp-main-statusbar:has-text('| Idle')")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    window = Window(page)
+    window.wait("consent")
+    by_keys(window, until="trial")
+    for key in ("f", "j"):
+        window.ready()
+        before = window.count()
+        page.keyboard.press(key)
+        window.answered(before)
+    window.wait("end")  # nobody answers the other two
+    assert [row["answer"] for row in study.rows()] == ["real", "refined", "timeout", "timeout"]
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 1, "no key reached JupyterLab's own shortcuts"
+    study.close()
+
+
+def open_patiently(page: Any, address: str) -> None:
+    """Open a page of a server that is still starting."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        try:
+            page.goto(address, wait_until="commit")
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            page.wait_for_timeout(500)
