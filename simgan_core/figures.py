@@ -28,7 +28,7 @@ Array = NDArray[np.floating[Any]]
 COLOURS = {"synthetic": "#c8643b", "refined": "#2b5fa6", "real": "#3d7a4e", "neutral": "#6b7683"}
 ARM_COLOURS = {
     "constant": "#9aa4ae", "raw": "#c8643b", "raw_augmented": "#dd9a78", "refined": "#2b5fa6",
-    "refined_augmented": "#7fa3cf", "oracle": "#3d7a4e",
+    "refined_augmented": "#7fa3cf", "oracle": "#3d7a4e", "raw_1x": "#e0b39c", "refined_1x": "#a3bddd",
 }  # fmt: skip
 SMALLEST_AVERAGE = 50
 """Real people are shown in published pictures only as averages over at least this many images."""

@@ -73,7 +73,7 @@ def seeds(comparison: Comparison) -> pd.DataFrame:
     rows = [
         (arm, seed, float(error))
         for arm in comparison.predicted
-        for seed, error in zip(comparison.seeds, comparison.errors_deg(arm).mean(axis=1), strict=True)
+        for seed, error in zip(comparison.seeds, comparison.errors_deg(arm).mean(axis=1), strict=False)
     ]
     return pd.DataFrame(rows, columns=["arm", "seed", "mean error (°)"])
 

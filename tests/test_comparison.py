@@ -77,7 +77,7 @@ def test_what_is_trained_is_kept_until_its_settings_change(
 
 def test_only_the_oracle_reads_the_labelled_images_of_the_target(data: TrainingData, tmp_path: Path) -> None:
     oracle = replace(data, oracle=write_eyes(tmp_path / "target", 64, 2))
-    opened = {arm.name: comparison._training_store(arm, 0, oracle) for arm in ARMS}
+    opened = {arm.name: comparison._training_store(arm, 0, oracle) for arm in ARMS if oracle.serves(arm)}
     assert [name for name, path in opened.items() if path == oracle.oracle] == ["oracle"]
     assert not {name for name, path in opened.items() if path == oracle.test}
     assert (

@@ -1,8 +1,11 @@
 """The gaze comparison (section 3.1, table 3): one gaze CNN per kind of training data, all tested on the same images.
 
 An *arm* is a kind of training data: raw renders, refined renders, and so on. Every arm trains the same network with
-the same settings and seed; only its images differ. No arm but `oracle` sees a label of the target domain, and no
-setting is chosen by any of these numbers.
+the same settings and seed; only its images differ. Beside them stand the shallow estimators of table 3 on raw renders.
+No arm but `oracle` sees a label of the target domain, and no setting is chosen by any of these numbers.
+
+*Main* arms are trained with every seed of the run. *Side* arms answer a question beside the claims; where computing is
+dear (`SIDE_SEEDS`) they have the first seed alone, and then their interval is over images only.
 """
 
 from __future__ import annotations
@@ -25,23 +28,44 @@ from tqdm.auto import tqdm
 
 from simgan_core.config import Config
 from simgan_core.datasets.store import Store
+from simgan_core.evaluation.baselines import BASELINES, fit_and_predict
+from simgan_core.evaluation.matching import FDA_BETA, Match, matched
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
-from simgan_core.gaze_estimator import predict, train_gaze_cnn
+from simgan_core.gaze_estimator import GazeCNN, load_gaze_cnn, predict, save_gaze_cnn, train_gaze_cnn
 
 Floats = NDArray[np.float32]
 
 WITHIN_DEG = 7.0
 """The paper's threshold for 'right' (table 2)."""
 
+SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
+"""Seeds of a side arm by profile; all of them in the others."""
+
+QUARTER = 4
+"""'1x' of table 2 is every fourth render of the store, and '4x' the whole store: as many updates, fewer images."""
+
 
 @dataclass(frozen=True)
 class Arm:
-    """One kind of training data. `title` is what tables show."""
+    """One kind of training data, or one shallow estimator on raw renders.
+
+    Attributes:
+        name: as in `metrics.json`.
+        title: what tables show.
+        augment: vary light, blur, noise and framing of the training images.
+        every: train on every so-manieth image only.
+        match: match the renders to the unlabelled real images first.
+        side: a side arm, with fewer seeds where computing is dear.
+
+    """
 
     name: str
     title: str
     augment: bool = False
+    every: int = 1
+    match: Match | None = None
+    side: bool = False
 
 
 ARMS: tuple[Arm, ...] = (
@@ -50,8 +74,15 @@ ARMS: tuple[Arm, ...] = (
     Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True),
     Arm("refined", "CNN on refined renders"),
     Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True),
-    Arm("oracle", "Oracle: CNN on labelled images of the target"),
+    Arm("oracle", "Oracle: CNN on labelled images of the target", side=True),
+    Arm("raw_1x", "CNN on a quarter of the raw renders", every=QUARTER, side=True),
+    Arm("refined_1x", "CNN on a quarter of the refined renders", every=QUARTER, side=True),
+    Arm("histogram", "CNN on renders with histograms of real images", match="histogram", side=True),
+    Arm("fourier", "CNN on renders with low Fourier amplitudes of real images", match="fourier", side=True),
+    *(Arm(name, baseline.title, side=True) for name, baseline in BASELINES.items()),
 )
+MAIN = ("constant", "raw", "raw_augmented", "refined", "refined_augmented", "oracle")
+"""The arms that figures of the comparison show; tables show all."""
 TITLES: Mapping[str, str] = {arm.name: arm.title for arm in ARMS}
 
 
@@ -64,22 +95,38 @@ class TrainingData:
         test: labelled target images that nothing else has seen.
         refined: per seed, the same renders after that seed's refiner.
         oracle: labelled target images, for the upper bound alone.
+        real: unlabelled target images, for the arms that match renders to them.
 
+    An arm whose images are not given is left out, but for the refined ones, which must be there.
     """
 
     synthetic: Path
     test: Path
     refined: Mapping[int, Path]
     oracle: Path | None = None
+    real: Path | None = None
+
+    def serves(self, arm: Arm) -> bool:
+        """Whether the images that `arm` needs are given."""
+        if arm.name == "oracle":
+            return self.oracle is not None
+        return arm.match is None or self.real is not None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions of every arm: `predicted[arm]` is float32 [seeds, N, 2], pitch and yaw in radians; truth [N, 2]."""
+    """Predictions of every arm: `predicted[arm]` is float32 [seeds, N, 2], pitch and yaw in radians; truth [N, 2].
+
+    A side arm may have fewer seeds than `seeds`, the first of them; differences take the seeds that both arms have.
+    """
 
     truth: Floats
     predicted: Mapping[str, Floats]
     seeds: tuple[int, ...]
+
+    def only(self, arms: Iterable[str]) -> Comparison:
+        """The same comparison with these arms alone, in this order; those that were not trained are left out."""
+        return dataclasses.replace(self, predicted={arm: self.predicted[arm] for arm in arms if arm in self.predicted})
 
     def errors_deg(self, arm: str) -> Floats:
         """Angular errors in degrees, [seeds, N]."""
@@ -97,12 +144,18 @@ class Comparison:
 
     def reduction_percent(self, arm: str, baseline: str) -> Estimate:
         """How much lower the mean error of `arm` is, in percent of that of `baseline`; seeds and images are paired."""
-        pair = np.stack([self.errors_deg(baseline), self.errors_deg(arm)])
+        pair = np.stack(self._paired(baseline, arm))
         return two_level_bootstrap(np.moveaxis(pair, 0, -1), statistic=_reduction_percent)
 
     def gain_points(self, arm: str, baseline: str) -> Estimate:
         """Percentage points of images within 7 degrees that `arm` gains over `baseline`; seeds and images paired."""
-        return two_level_bootstrap(_percent_within(self.errors_deg(arm)) - _percent_within(self.errors_deg(baseline)))
+        ours, theirs = self._paired(arm, baseline)
+        return two_level_bootstrap(_percent_within(ours) - _percent_within(theirs))
+
+    def _paired(self, one: str, other: str) -> tuple[Floats, Floats]:
+        """Errors of two arms with the seeds that both have."""
+        count = min(len(self.predicted[one]), len(self.predicted[other]))
+        return self.errors_deg(one)[:count], self.errors_deg(other)[:count]
 
 
 def _percent_within(errors_deg: Floats) -> Floats:
@@ -133,21 +186,32 @@ def compare_arms(
         FileNotFoundError: if a store that an arm needs is missing.
 
     """
-    arms = [arm for arm in arms if arm.name != "oracle" or data.oracle is not None]
+    arms = [arm for arm in arms if data.serves(arm)]
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [(arm, seed, _training_store(arm, seed, data), data.test, config, out) for arm in arms for seed in seeds]
+    runs = [(arm, seed) for arm in arms for seed in seeds_of(arm, seeds, config)]
+    tasks = [(arm, seed, _training_store(arm, seed, data), data, config, out) for arm, seed in runs]
     workers = (1 if torch.cuda.is_available() else torch.get_num_threads()) if workers is None else workers
-    bar = tqdm(total=len(tasks), desc="gaze CNNs", unit="training", disable=not progress)
+    bar = tqdm(total=len(tasks), desc="gaze estimators", unit="training", disable=not progress)
+    found: dict[str, list[Floats]] = {}
     with bar, _pool(min(workers, len(tasks))) as pool:
-        found = []
-        for predictions in pool(_predict_arm, tasks):
-            found.append(predictions)
+        for (arm, _), predictions in zip(runs, pool(_predict_arm, tasks), strict=True):
+            found.setdefault(arm.name, []).append(predictions)
             bar.update()
-    predicted = {arm.name: np.stack(found[i * len(seeds) : (i + 1) * len(seeds)]) for i, arm in enumerate(arms)}
+    predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
     return Comparison(Store.open(data.test).pitch_yaw().copy(), predicted, tuple(seeds))
 
 
-Task = tuple[Arm, int, Path, Path, Config, Path]
+def seeds_of(arm: Arm, seeds: Sequence[int], config: Config) -> Sequence[int]:
+    """The seeds that an arm is trained with: all, or the first few for side arms."""
+    return seeds[: SIDE_SEEDS.get(config.profile, len(seeds))] if arm.side else seeds
+
+
+def raw_estimator(out: Path, seed: int) -> GazeCNN:
+    """The gaze CNN of the arm `raw` that `compare_arms` left in `out`: it has seen renders and nothing else."""
+    return load_gaze_cnn(out / f"raw-seed{seed}.safetensors")
+
+
+Task = tuple[Arm, int, Path, TrainingData, Config, Path]
 Map = Callable[[Callable[[Task], Floats], Sequence[Task]], Iterable[Floats]]
 
 
@@ -164,14 +228,17 @@ def _pool(workers: int) -> Iterator[Map]:
 
 
 def _predict_arm(task: Task) -> Floats:
-    arm, seed, training_path, test_path, config, out = task
-    training, test = Store.open(training_path), Store.open(test_path)
+    arm, seed, training_path, data, config, out = task
+    training, test = Store.open(training_path), Store.open(data.test)
     if arm.name == "constant":
         return _constant(training, len(test))
-    key = _key(arm, seed, config, training, test)
-    return _cached(
-        out / f"{arm.name}-seed{seed}.npz", key, lambda: _train_and_predict(arm, seed, config, training, test)
-    )
+    real = Store.open(data.real) if arm.match is not None and data.real is not None else None
+    key, path = _key(arm, seed, config, training, test, real), out / f"{arm.name}-seed{seed}.npz"
+    if arm.name in BASELINES:
+        return _cached(path, key, lambda: fit_and_predict(arm.name, training, test, seed=seed))
+    if arm.name == "raw" and not path.with_suffix(".safetensors").is_file():
+        path.unlink(missing_ok=True)  # its weights are needed too
+    return _cached(path, key, lambda: _train_and_predict(arm, seed, config, training, test, real, path))
 
 
 def _training_store(arm: Arm, seed: int, data: TrainingData) -> Path:
@@ -192,15 +259,27 @@ def _constant(training: Store, count: int) -> Floats:
     return np.repeat(mean, count, axis=0).astype(np.float32)
 
 
-def _train_and_predict(arm: Arm, seed: int, config: Config, training: Store, test: Store) -> Floats:
-    model = train_gaze_cnn(
-        training.images(), training.pitch_yaw(), config.gaze, seed=seed, augment=arm.augment, progress=False
-    )
+def _train_and_predict(
+    arm: Arm, seed: int, config: Config, training: Store, test: Store, real: Store | None, path: Path
+) -> Floats:
+    rows = slice(None, None, arm.every)
+    images, labels = training.images(rows), training.pitch_yaw()[rows]
+    if arm.match is not None and real is not None:
+        images = matched(images, real.images(), arm.match, seed=seed)
+    model = train_gaze_cnn(images, labels, config.gaze, seed=seed, augment=arm.augment, progress=False)
+    if arm.name == "raw":
+        save_gaze_cnn(model, path.with_suffix(".safetensors"))
     return predict(model, test.images())
 
 
-def _key(arm: Arm, seed: int, config: Config, training: Store, test: Store) -> str:
-    parts = [dataclasses.asdict(arm), seed, dataclasses.asdict(config.gaze), training.checksum, test.checksum]
+def _key(arm: Arm, seed: int, config: Config, training: Store, test: Store, real: Store | None) -> str:
+    """What decides an arm's predictions; its title and its share of the seeds do not."""
+    how: dict[str, object] = {"name": arm.name, "augment": arm.augment, "every": arm.every, "match": arm.match}
+    if arm.name in BASELINES:
+        how["settings"] = repr(BASELINES[arm.name])
+    if arm.match is not None and real is not None:
+        how |= {"real": real.checksum, "beta": FDA_BETA}
+    parts = [how, seed, dataclasses.asdict(config.gaze), training.checksum, test.checksum]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

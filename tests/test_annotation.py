@@ -1,0 +1,142 @@
+"""Is the label kept? The instruments against the simulator's own labels and against known shifts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, shift
+
+from simgan_core.datasets.prepare import gaze_prior_ranges
+from simgan_core.datasets.store import Store
+from simgan_core.evaluation.annotation import (
+    NoIrisError,
+    fit_iris,
+    iris_shift,
+    lid_shift,
+    pupil_labels,
+    pupil_shift,
+    validate_fit,
+)
+from simgan_core.selection import DEG_PER_PX, FIT_RMSE_PX
+from simgan_core.simulators import load_assets, simulate_eyes
+
+DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
+UNITYEYES = DATA_ROOT / "unityeyes2"
+needs_unityeyes = pytest.mark.skipif(not UNITYEYES.is_dir(), reason=f"no {UNITYEYES}; set SIMGAN_DATA_ROOT")
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    out = tmp_path_factory.mktemp("eyes") / "store"
+    return simulate_eyes(COUNT, out, assets=load_assets(None), seed=3, progress=False)
+
+
+def moved(images: np.ndarray, across: float, down: float) -> np.ndarray:
+    values = [shift(image[0].astype(float), (down, across), order=3, mode="nearest") for image in images]
+    return np.stack(values).round().clip(0, 255).astype(np.uint8)[:, None]
+
+
+def restyled(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """What refinement may do: another contrast and brightness, blur and noise, everything in its place."""
+    noise = np.random.default_rng(seed).normal(0, 6, images.shape)
+    blurred = gaussian_filter(images.astype(float), (0, 0, 0.6, 0.6))
+    return (30 + 0.75 * blurred + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def check_fit(store: Store, rmse_px: float) -> None:
+    quality = validate_fit(fit_iris(store.images()), pupil_labels(store))
+    assert quality.valid >= 0.9 * quality.n, quality
+    assert quality.rmse_px <= rmse_px and np.abs(quality.bias_px).max() <= 0.25, quality
+    assert quality.median_px <= 0.45 and quality.rmse_across_px <= 0.5, quality
+
+
+def test_the_fit_finds_the_labelled_centres_of_procedural_eyes(eyes: Store) -> None:
+    check_fit(eyes, 0.8)
+
+
+@needs_unityeyes
+def test_the_fit_is_as_good_on_unityeyes_as_the_selection_rule_counts_on(tmp_path: Path) -> None:
+    ranges = gaze_prior_ranges(DATA_ROOT)
+    store = simulate_eyes(
+        2 * COUNT, tmp_path / "eyes", assets=load_assets(UNITYEYES), ranges=ranges, seed=8, progress=False
+    )
+    check_fit(store, 1.15 * FIT_RMSE_PX)
+
+
+def test_labels_off_by_a_pixel_show_as_bias(eyes: Store) -> None:
+    fit, truth = fit_iris(eyes.images()), pupil_labels(eyes)
+    here, off = validate_fit(fit, truth), validate_fit(fit, truth + [1.0, 0.0])
+    assert off.bias_px[0] == pytest.approx(here.bias_px[0] - 1.0, abs=1e-6) and off.rmse_px > here.rmse_px + 0.3
+
+
+def test_no_iris_is_found_where_there_is_none(eyes: Store) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((4, 1, 35, 55), 128, np.uint8)
+    skin = gaussian_filter(rng.normal(128, 60, (40, 1, 35, 55)), (0, 0, 3, 3)).clip(0, 255).astype(np.uint8)
+    assert not fit_iris(flat).valid.any() and np.isnan(fit_iris(flat).centre).all()
+    assert fit_iris(skin).valid.mean() < 0.25
+    with pytest.raises(NoIrisError, match="destroyed"):
+        pupil_shift(eyes.images(slice(0, 4)), flat)
+    with pytest.raises(ValueError, match="no iris found"):
+        validate_fit(fit_iris(flat), np.zeros((4, 2)))
+
+
+def test_float_images_give_the_same_fit(eyes: Store) -> None:
+    images = eyes.images(slice(0, 8))
+    assert np.allclose(fit_iris(images).centre, fit_iris(images / 127.5 - 1).centre, atol=1e-2, equal_nan=True)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.5, 1.0, 2.0])
+def test_known_shifts_are_recovered(eyes: Store, distance: float) -> None:
+    across, down = 0.8 * distance, 0.6 * distance
+    images = eyes.images()
+    after = restyled(moved(images, across, down))
+    fitted = pupil_shift(images, after)
+    assert np.allclose(fitted.bias_px, [across, down], atol=0.25), fitted
+    assert fitted.lost_percent < 15
+    for measured, tolerance in ((iris_shift(eyes, after, COUNT), 0.12), (lid_shift(eyes, after, COUNT), 0.15)):
+        assert np.allclose(measured.bias_px, [across, down], atol=tolerance), measured
+        assert np.allclose(np.median(measured.translation_px[0], axis=0), [across, down], atol=tolerance)
+        assert measured.lost_percent < 25
+
+
+def test_the_same_images_have_not_moved(eyes: Store) -> None:
+    images = eyes.images()
+    for same in (pupil_shift(images, images), iris_shift(eyes, eyes, COUNT), lid_shift(eyes, images, COUNT)):
+        assert same.mean_px.value < 1e-3 and same.lost_percent == 0
+
+
+def test_a_larger_shift_measures_larger_and_another_image_is_lost(eyes: Store) -> None:
+    images = eyes.images()
+    small, large = (iris_shift(eyes, moved(images, distance, 0), COUNT).mean_px for distance in (0.5, 1.5))
+    assert small.high < large.low
+    other = iris_shift(eyes, images[::-1].copy(), COUNT)
+    assert other.lost_percent > 40
+
+
+def test_seeds_are_rows_of_the_result(eyes: Store) -> None:
+    images = eyes.images()
+    shifts = pupil_shift(images, [restyled(images, 0), restyled(images, 1)])
+    assert shifts.mean_px.seeds == 2 and shifts.distances_px.shape == (2, shifts.mean_px.n)
+    assert shifts.mean_px.low < shifts.mean_px.value < shifts.mean_px.high
+    assert shifts.to_dict()["seeds"] == 2
+    assert lid_shift(eyes, [images, images], COUNT).translation_px.shape[0] == 2
+
+
+def test_images_that_do_not_correspond_are_refused(eyes: Store) -> None:
+    images = eyes.images()
+    with pytest.raises(ValueError, match="same images"):
+        pupil_shift(images, images[:5])
+    with pytest.raises(ValueError, match="no refined images"):
+        pupil_shift(images, [])
+
+
+def test_a_pixel_is_as_many_degrees_as_the_selection_rule_says(eyes: Store) -> None:
+    table = eyes.annotations(["pupil_u", "pitch", "yaw"])
+    across = np.cos(table["pitch"]) * np.sin(table["yaw"])
+    px_per_unit = np.polyfit(across, table["pupil_u"], 1)[0]
+    assert np.rad2deg(1 / abs(px_per_unit)) == pytest.approx(DEG_PER_PX, rel=0.12)
