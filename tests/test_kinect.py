@@ -43,7 +43,7 @@ def test_noise_grows_with_depth() -> None:
 def test_shadow_falls_to_one_side_of_near_things() -> None:
     scene = _wall(1000.0, 96)
     scene[:, 30:60, 50:70] = 700.0
-    seen = KinectCamera(lateral_px=0.0, axial_scale=0.0, edge_failure=0.0)(scene, 0, [0])[0]
+    seen = KinectCamera(lateral_px=0.0, axial_scale=0.0, edge_failure=0.0, shadow_bridged_px=0.5)(scene, 0, [0])[0]
     width = 575.8 * 75 * (1 / 700 - 1 / 1000)
     assert (seen[45, 50 - int(width) + 1 : 50] == 0).all() and seen[45, 50 - int(width) - 3] > 0
     assert (seen[45, 70:] > 0).all() and (seen[45, 50:70] > 0).all() and (seen[10] > 0).all()
