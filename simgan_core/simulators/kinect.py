@@ -1,7 +1,8 @@
 """A structured-light depth camera (Kinect v1 style) that turns renders into the *stand-in target domain* of hands.
 
 The paper's real domain is NYU (section 3.2): Kinect frames with jagged, torn depth edges, which the refiner learns.
-Without those frames the project records other procedural hands with this model. It is a stand-in and never called real. Three settings
+Without those frames the project records other procedural hands with this model. It is a stand-in and never called
+real. Three settings
 (`lateral_cell_px`, `edge_failure`, `shadow_bridged_px`) are set by eye and by `evaluation.silhouettes` on the 20
 published NYU crops at hand, the others come from the sources.
 
