@@ -6,6 +6,7 @@ the fastest quarter's slowest counts. `store_images_per_s` alone is wall time of
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from simgan_core.gaze_estimator import GazeCNN, euclidean_loss
 from simgan_core.models import build_networks, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.simulators.eye import EyeSimulator
-from simgan_core.simulators.simulate import RENDER_BATCH, load_assets, simulate_eyes
+from simgan_core.simulators.simulate import RENDER_BATCH, load_assets, one_thread, simulate_eyes
 
 GPU_RENDER_BATCH = 1024
 Results = dict[str, object]
@@ -68,6 +69,25 @@ def bench_simulator(assets_folder: Path | None, *, count: int, seconds: float, d
     }
 
 
+def bench_hands(*, seconds: float, device: str = "auto") -> Results:
+    """Rates of the hand simulator at the paper's size and at 96 pixels, and through the camera model; one thread."""
+    from simgan_core.simulators import hand_simulate
+    from simgan_core.simulators.hand import HandSimulator
+    from simgan_core.simulators.kinect import KinectCamera, record
+
+    chosen, assets = resolve_device(device), hand_simulate.load_hand_assets()
+    batch = hand_simulate.RENDER_BATCH if chosen.type == "cpu" else GPU_RENDER_BATCH // 4
+    results: Results = {}
+    with one_thread():
+        for side in (224, 96):
+            simulator = HandSimulator(assets, size=(side, side), device=chosen)
+            render = functools.partial(simulator.batch, 0, range(batch))
+            results[f"hands_{side}_images_per_s"] = rate(render, batch, seconds, chosen)
+        seen = functools.partial(record, simulator, KinectCamera(), 0, range(batch))
+        results["hands_camera_96_images_per_s"] = rate(seen, batch, seconds, chosen)
+    return results
+
+
 def bench_method(config: Config, *, seconds: float, device: str = "auto") -> Results:
     """Rates of R's update, of a step of Algorithm 1 and of the gaze CNN's update, by layout and precision."""
     chosen = resolve_device(device)
@@ -84,6 +104,7 @@ def bench(config: Config, assets_folder: Path | None, *, count: int, seconds: fl
     return (
         {"profile": config.profile, "device": str(resolve_device(device)), "threads": torch.get_num_threads()}
         | bench_simulator(assets_folder, count=count, seconds=seconds, device=device)
+        | bench_hands(seconds=seconds, device=device)
         | bench_method(config, seconds=seconds, device=device)
         | {"commit": provenance.commit(), "hardware": provenance.device()}
     )

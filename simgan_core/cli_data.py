@@ -109,3 +109,37 @@ def simulate_eyes(
     else:
         simulate(count, out, assets=eye_assets, ranges=EyeRanges(), seed=seed, device=device, colour=colour)
     typer.echo(str(out))
+
+
+@simulate_app.command("hands")
+def simulate_hands(
+    count: Annotated[int, typer.Option(min=1, help="Number of images; views of a pose follow each other.")],
+    out: Annotated[Path, typer.Option(help="The store to write; must not exist.")],
+    assets: Annotated[
+        Path | None, typer.Option(help="A hand mesh (.npz, .glb) or its folder; default: a procedural hand, no files.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    size: Annotated[int, typer.Option(min=16, help="Height and width of the crops in pixels.")] = 224,
+    views: Annotated[int, typer.Option(min=1, max=3, help="Cameras about the hand.")] = 3,
+    prior: Annotated[
+        Path | None, typer.Option(help="Poses to draw from (.npz of PosePrior); default: sampled.")
+    ] = None,
+    target: Annotated[
+        bool, typer.Option("--target", help="The stand-in target: other hands, seen by a structured-light camera.")
+    ] = False,
+) -> None:
+    """Render depth crops of hands as NYU's are cut, with 14, 21 and 36 joints in pixels and mm."""
+    from simgan_core.simulators import hand_simulate as hands
+    from simgan_core.simulators.hand_ranges import HandRanges, PosePrior, target_ranges
+    from simgan_core.simulators.kinect import KinectCamera
+
+    mesh = hands.stand_in_assets() if target and assets is None else hands.load_hand_assets(assets)
+    ranges = target_ranges() if target else HandRanges()
+    if prior is not None:
+        ranges = ranges.with_prior(PosePrior.load(prior))
+    sensor = KinectCamera() if target else None
+    hands.simulate_hands(
+        count, out, assets=mesh, ranges=ranges, seed=seed, device=device, size=(size, size), views=views, sensor=sensor
+    )
+    typer.echo(str(out))

@@ -151,7 +151,7 @@ def smoke() -> HandConfig:
 def cpu() -> HandConfig:
     """An honest result on a laptop, in minutes: crops of 56 pixels, a narrow refiner and a narrow hourglass."""
     training = TrainingConfig(
-        steps=250, batch=12, history_images=240, pretrain_refiner=120, pretrain_discriminator=30, sample_every=100,
+        steps=250, batch=12, history_images=240, pretrain_refiner=300, pretrain_discriminator=30, sample_every=100,
     )  # fmt: skip
     return HandConfig(
         profile="cpu",

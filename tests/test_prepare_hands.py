@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from simgan_core.datasets.store import Store
 from simgan_core.evaluation.hand_comparison import joints_uv
 from simgan_core.run_folder import RunFolder
 
+MESH = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data")) / "hand_mesh"
 TINY: HandConfig = replace(smoke(), data=HandDataConfig(poses=4, target_poses=3, validation=2, test=4))
 
 
@@ -56,6 +58,17 @@ def test_full_takes_nyus_splits(root: Path, tmp_path: Path) -> None:  # noqa: F8
         name: set(Store.open(out / name).annotations(["pose"])["pose"]) for name in ("target_labels", "validation")
     }
     assert not frames["target_labels"] & frames["validation"]
+
+
+@pytest.mark.skipif(not MESH.is_dir(), reason=f"no {MESH}; set SIMGAN_DATA_ROOT")
+def test_mini_renders_the_mesh_and_a_stand_in(tmp_path: Path) -> None:
+    config = replace(TINY, data=HandDataConfig(poses=2, target_poses=2, validation=2, test=2))
+    prepared = prepare_hands("mini", config, MESH.parent, tmp_path)
+    assert prepared.is_standin
+    images, joints = Store.open(prepared.synthetic).images(), joints_uv(Store.open(prepared.synthetic))
+    inside = [image[0, int(v), int(u)] > 0 for image, hand in zip(images, joints, strict=True) for u, v in hand
+              if 0 <= u < 56 and 0 <= v < 56]  # fmt: skip
+    assert np.mean(inside) > 0.7, "joints lie on the hand, but for thin fingers between pixels"
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class HandSimulator:
         hand = self.pose(parameters)
         labels = self.labels(parameters)
         depth = self.depth(hand, cube_box(labels.cube, self.camera), self.size)
-        return mirrored(HandBatch(keep_cube(depth, labels.cube), labels, parameters), self.camera)
+        return mirrored(HandBatch(keep_cube(depth, labels.cube), labels, parameters), self.camera, self.size[1])
 
     def pose(self, parameters: HandParameters) -> PosedHand:
         """Bones in the camera's frame."""
@@ -190,12 +190,14 @@ class HandSimulator:
         )
 
 
-def mirrored(batch: HandBatch, camera: Intrinsics) -> HandBatch:
-    """Turn the rows that are to be left hands into them: reflect picture and labels about the camera's axis."""
+def mirrored(batch: HandBatch, camera: Intrinsics, width: int) -> HandBatch:
+    """Turn the rows that are to be left hands into them: reflect picture and labels about the camera's axis.
+
+    `width` is that of the crop that the labels are pixels of.
+    """
     left, labels = batch.parameters.left, batch.labels
     if not bool(left.any()):
         return batch
-    width = batch.depth.shape[-1]
 
     def reflect(points: Tensor, about: float) -> Tensor:
         other = torch.cat([about - points[..., :1], points[..., 1:]], -1)

@@ -93,12 +93,12 @@ def _blocks(count: int, block: int, gap: int, parity: int) -> NDArray[np.int64]:
         raise ValueError(f"count {count}, block {block}, gap {gap} found; blocks longer than two gaps expected")
     row = np.arange(count)
     inside = row % block
-    return row[(row // block % 2 == parity) & (inside >= gap) & (inside < block - gap)]
+    return np.asarray(row[(row // block % 2 == parity) & (inside >= gap) & (inside < block - gap)], np.int64)
 
 
 def nyu_people(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which of the NYU test set's two people is in each frame: 0 or 1."""
-    return (rows >= NYU_TEST_SUBJECTS[0]).astype(np.int64)
+    return np.asarray(rows >= NYU_TEST_SUBJECTS[0], np.int64)
 
 
 def fit_hands(
@@ -301,4 +301,5 @@ def _shape_step(assets: HandAssets, own: HandShape, numbers: Tensor, pose: _Pose
         return torch.cat([(pose.points(assets, scale, shape.markers) - xyz).flatten(), 10 * values / spread])
 
     jacobian, value = jacfwd(residual)(numbers), residual(numbers)
-    return numbers - torch.linalg.lstsq(jacobian, value[:, None]).solution[:, 0]
+    step: Tensor = torch.linalg.lstsq(jacobian, value[:, None]).solution[:, 0]
+    return numbers - step

@@ -108,7 +108,7 @@ def _read_gltf(path: Path) -> _Source:
     skin, primitive = gltf.skins[0], gltf.meshes[0].primitives[0]
     names = [gltf.nodes[node].name for node in skin.joints]
     inverse = array(skin.inverseBindMatrices).astype(np.float64).reshape(-1, 4, 4).transpose(0, 2, 1)
-    joints = np.linalg.inv(inverse)[:, :3, 3] * 1000.0
+    joints: Floats = np.asarray(np.linalg.inv(inverse)[:, :3, 3] * 1000.0, np.float64)
     bone, origin = _webxr_bones(path, names, joints)
     influence = array(primitive.attributes.JOINTS_0).astype(np.int64)
     share = array(primitive.attributes.WEIGHTS_0).astype(np.float64)
