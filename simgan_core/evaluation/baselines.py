@@ -70,7 +70,7 @@ class Shallow:
 BASELINES: Mapping[str, Shallow] = {
     "knn": Shallow("kNN on raw renders", 12_000, (18, 28), 2.0, {"neighbours": 16}),
     "svr": Shallow("SVR on raw renders", 3_000, None, 1.0, {"components": 100, "penalty": 1.0, "gamma": 1.0}),
-    "forest": Shallow("Random forest on raw renders", 6_000, (9, 15), 1.0, {"trees": 100, "leaf": 3}),
+    "forest": Shallow("Random forest on raw renders", 6_000, (9, 15), 1.0, {"trees": 100, "leaf": 1}),
     "alr": Shallow("Adaptive linear regression on raw renders", 12_000, (9, 15), 1.0, {"support": 64, "ridge": 0.1}),
 }
 
