@@ -23,7 +23,7 @@ def methods_figure(table: pd.DataFrame) -> Figure:
         if not published:
             axes.plot([low, high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(value, place, "o", color=colour, ms=6, mfc="white" if published else colour)
-        axes.text((value if published else high) + 0.15, place, f"{value:.1f}°", va="center", fontsize=8.5)
+        axes.text((value if published else high) + 0.25, place, f"{value:.1f}°", va="center", fontsize=8.5)
     for source, colour in _SOURCES.items():
         axes.plot([], [], "o", color=colour, mfc="white" if source == NOTE else colour, label=source)
     axes.set_yticks(range(len(table)), list(table["method"]), fontsize=8.5)
@@ -31,7 +31,7 @@ def methods_figure(table: pd.DataFrame) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("mean angular error (°), 95 % interval")
     axes.grid(axis="y", visible=False)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower left")
     return figure
 
 

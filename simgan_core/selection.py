@@ -18,18 +18,19 @@ from simgan_core.evaluation.statistics import Estimate
 from simgan_core.models import Refiner
 from simgan_core.refine import refine_images
 
-FIT_RMSE_PX = 0.6
-"""Error of one ellipse fit against the simulator's labels (tests/test_annotation.py holds it to that)."""
+FIT_RMSE_PX = 0.7
+"""Error of one ellipse fit against the simulator's labels, but for 1 to 2 % gross failures: 0.56 to 0.63 px on UnityEyes'
+assets, rounded up. tests/test_annotation.py holds the fit to it."""
 
-DEG_PER_PX = 3.9
-"""Gaze that moves the pupil by one pixel, at an eye width of 55: the pupil is 14.8 px before the eyeball's centre, and
-one radian over that is 3.9 degrees. tests/test_selection.py compares it with rendered eyes."""
+DEG_PER_PX = 3.5
+"""Gaze that moves the pupil by one pixel, at an eye width of 55: the pupil is 16 px before the eyeball's centre, and
+one radian over that is 3.5 degrees. tests/test_selection.py compares it with rendered eyes."""
 
-ALLOWED_DEG = 2.0
-"""Shift of the label that is put up with: added in quadrature to an error of 4.5 degrees it makes 4.9."""
+ALLOWED_DEG = 1.75
+"""Shift of the label that is put up with: added in quadrature to an error of 4.5 degrees it makes 4.8."""
 
 MAX_SHIFT_PX = FIT_RMSE_PX + ALLOWED_DEG / DEG_PER_PX
-"""1.1 px: the noise of the fit and the allowed shift. It is also what people measured in the paper (1.1 px)."""
+"""1.2 px: the noise of the fit and the allowed shift. People who drew ellipses measured 1.1 px in the paper."""
 
 MAX_LOST_PERCENT = 10.0
 """Irises that may no longer be found. Shifts are measured on the others, so without this bound a refiner could pass by

@@ -15,6 +15,7 @@ from simgan_core.models import Refiner, build_networks
 from simgan_core.selection import (
     ALLOWED_DEG,
     DEG_PER_PX,
+    FIT_RMSE_PX,
     MAX_SHIFT_PX,
     Candidate,
     measure_candidate,
@@ -87,8 +88,8 @@ def test_no_candidates_or_the_same_one_twice_are_refused() -> None:
 
 
 def test_the_bound_is_what_its_parts_say() -> None:
-    assert pytest.approx(1.11, abs=0.01) == MAX_SHIFT_PX
-    assert pytest.approx(ALLOWED_DEG) == (MAX_SHIFT_PX - 0.6) * DEG_PER_PX
+    assert pytest.approx(1.2) == MAX_SHIFT_PX
+    assert pytest.approx(ALLOWED_DEG) == (MAX_SHIFT_PX - FIT_RMSE_PX) * DEG_PER_PX
 
 
 class Moves(Refiner):

@@ -55,6 +55,7 @@ SMOOTHING_PX = 0.7  # of profiles along the normal; along the contour three of t
 MIN_SLOPE = 4.0  # grey levels per pixel: a contour point without an edge cannot be followed
 MIN_CORRELATION = 0.6  # of slopes before and after; below, the point is lost
 CLEAR_OF_LID_PX = 1.5  # a limbus point nearer to a lid margin shows the lid's edge
+RIDGE = 0.02  # points' worth of pull towards no translation, where the points do not fix one
 MIN_POINTS = 4  # contour points that an image must show
 
 
@@ -210,10 +211,8 @@ def _slopes(images: Images, points: Floats, normals: Floats) -> NDArray[np.float
     at, normal = (torch.from_numpy(array).to(grey.dtype) for array in (points, normals))
     tangent = torch.stack([-normal[..., 1], normal[..., 0]], dim=-1)
     base = at[:, :, None] + along[:, None] * normal[:, :, None]
-    profile = torch.stack([sample(grey, base + offset * tangent[:, :, None]) for offset in (-1.0, 0.0, 1.0)]).mean(
-        dim=0
-    )
-    return np.asarray(_derivative(profile).numpy())
+    beside = [sample(grey, base + offset * tangent[:, :, None]) for offset in (-1.0, 0.0, 1.0)]
+    return np.asarray(_derivative(torch.stack(beside).mean(dim=0)).numpy())
 
 
 def _derivative(profile: Tensor) -> Tensor:
@@ -245,10 +244,16 @@ def _match(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[Flo
 
 
 def _translations(shifts: Floats, normals: Floats, weights: NDArray[np.bool_]) -> Floats:
-    """Least-squares translation per image, [S, n, 2], of shifts [S, n, K] along normals [n, K, 2]."""
-    weighted = normals * weights[..., None]
-    matrix = np.einsum("snki,nkj->snij", weighted, normals) + 1e-3 * np.eye(2)
-    return np.linalg.solve(matrix, np.einsum("snki,snk->sni", weighted, shifts)[..., None])[..., 0]
+    """Least-squares translation per image, [S, n, 2], of shifts [S, n, K] along normals [n, K, 2].
+
+    A third unknown takes what moves the whole border in or out, as blur does: on a limbus of which one half shows it
+    would pass for a translation otherwise.
+    """
+    design = np.concatenate([normals, np.ones((*normals.shape[:2], 1))], axis=-1)
+    weighted = design * weights[..., None]
+    matrix = np.einsum("snki,nkj->snij", weighted, design) + RIDGE * np.eye(3)
+    solved = np.linalg.solve(matrix, np.einsum("snki,snk->sni", weighted, shifts)[..., None])[..., 0]
+    return np.asarray(solved[..., :2])
 
 
 def _as_arrays(refined: Refined, count: int) -> list[Images]:

@@ -24,12 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.multioutput import MultiOutputRegressor
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.svm import SVR
 
 from simgan_core.datasets.store import Store
 from simgan_core.gaze import angular_error_deg
@@ -74,10 +68,10 @@ class Shallow:
 
 
 BASELINES: Mapping[str, Shallow] = {
-    "knn": Shallow("kNN on raw renders", 12_000, (18, 28), 1.0, {"neighbours": 8}),
+    "knn": Shallow("kNN on raw renders", 12_000, (18, 28), 2.0, {"neighbours": 16}),
     "svr": Shallow("SVR on raw renders", 3_000, None, 1.0, {"components": 100, "penalty": 1.0, "gamma": 1.0}),
-    "forest": Shallow("Random forest on raw renders", 6_000, (9, 15), 1.0, {"trees": 100, "leaf": 3}),
-    "alr": Shallow("Adaptive linear regression on raw renders", 12_000, (9, 15), 1.0, {"support": 64, "ridge": 1e-2}),
+    "forest": Shallow("Random forest on raw renders", 6_000, (9, 15), 1.0, {"trees": 100, "leaf": 1}),
+    "alr": Shallow("Adaptive linear regression on raw renders", 12_000, (9, 15), 1.0, {"support": 64, "ridge": 0.1}),
 }
 
 
@@ -129,6 +123,14 @@ def _drawn(count: int, most: int, seed: int) -> NDArray[np.int64]:
 
 def build(baseline: Shallow, name: str, seed: int) -> Regressor:
     """The estimator before training; `seed` decides the random forest."""
+    # Here, as every notebook imports the titles above, and scikit-learn takes seconds.
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVR
+
     values = baseline.settings
     if name == "knn":
         return KNeighborsRegressor(int(values["neighbours"]), weights="distance", algorithm="brute")

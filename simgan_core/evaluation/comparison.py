@@ -77,8 +77,8 @@ ARMS: tuple[Arm, ...] = (
     Arm("oracle", "Oracle: CNN on labelled images of the target", side=True),
     Arm("raw_1x", "CNN on a quarter of the raw renders", every=QUARTER, side=True),
     Arm("refined_1x", "CNN on a quarter of the refined renders", every=QUARTER, side=True),
-    Arm("histogram", "CNN on renders with histograms of real images", match="histogram", side=True),
-    Arm("fourier", "CNN on renders with low Fourier amplitudes of real images", match="fourier", side=True),
+    Arm("histogram", "CNN on renders with histograms of target images", match="histogram", side=True),
+    Arm("fourier", "CNN on renders with low Fourier amplitudes of target images", match="fourier", side=True),
     *(Arm(name, baseline.title, side=True) for name, baseline in BASELINES.items()),
 )
 MAIN = ("constant", "raw", "raw_augmented", "refined", "refined_augmented", "oracle")

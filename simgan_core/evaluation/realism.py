@@ -97,7 +97,8 @@ def gaze_feature_kernel_distance(features: Floats, real: Floats) -> Estimate:
     """Unbiased MMD^2 with the kernel (x.y / F + 1)^3 between features [N, F] and [M, F], with its 95 % interval.
 
     The form is that of Binkowski et al. 2018; the features are a gaze CNN's and not Inception's, so the numbers compare
-    with one another only. Features are scaled such that those of `real` have a mean square of 1.
+    with one another only. Features are scaled such that those of `real` have a mean square of 1;
+    the interval takes that scale as given.
     """
     _check_pair(features, real, "features")
     scale = np.sqrt(np.mean(np.square(real, dtype=np.float64)))
