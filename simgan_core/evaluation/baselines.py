@@ -133,16 +133,19 @@ def build(baseline: Shallow, name: str, seed: int) -> Regressor:
 
     values = baseline.settings
     if name == "knn":
-        return KNeighborsRegressor(int(values["neighbours"]), weights="distance", algorithm="brute")
+        nearest: Regressor = KNeighborsRegressor(int(values["neighbours"]), weights="distance", algorithm="brute")
+        return nearest
     if name == "forest":
         trees, leaf = int(values["trees"]), int(values["leaf"])
-        return RandomForestRegressor(trees, min_samples_leaf=leaf, max_features=1 / 3, random_state=seed)
+        forest: Regressor = RandomForestRegressor(trees, min_samples_leaf=leaf, max_features=1 / 3, random_state=seed)
+        return forest
     if name == "alr":
         return AdaptiveLinearRegression(int(values["support"]), values["ridge"])
     if name == "svr":
         machine = SVR(C=values["penalty"], gamma=values["gamma"], epsilon=0.01)  # 0.01 rad: half a degree
         reduce = PCA(int(values["components"]), svd_solver="randomized", random_state=seed)
-        return make_pipeline(reduce, MultiOutputRegressor(machine))
+        machines: Regressor = make_pipeline(reduce, MultiOutputRegressor(machine))
+        return machines
     raise ValueError(f"baseline {name!r} is not known; expected one of {', '.join(BASELINES)}.")
 
 

@@ -140,7 +140,7 @@ def _patches(grey: Floats) -> NDArray[np.float64]:
     top, left = (height - rows * PATCH) // 2, (width - columns * PATCH) // 2
     inside = grey[:, top : top + rows * PATCH, left : left + columns * PATCH]
     tiles = inside.reshape(count, rows, PATCH, columns, PATCH).swapaxes(2, 3)
-    return tiles.reshape(count, rows * columns, PATCH, PATCH)
+    return np.asarray(tiles.reshape(count, rows * columns, PATCH, PATCH), dtype=np.float64)
 
 
 def patch_distance(images: UInt8, real: UInt8, seed: int = 0) -> Estimate:

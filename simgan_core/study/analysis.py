@@ -107,7 +107,7 @@ class Analysis:
         exact = clopper_pearson(cells.correct, cells.n)
         model = mixed_logistic(self.main)
         bootstrap, wide = subject_bootstrap(self.main), over_subjects(self.main)
-        return _plain({
+        values: dict[str, Any] = _plain({
             "simulated": self.answers.simulated,
             "responders": list(self.answers.responders),
             "subjects": self.subjects,
@@ -135,6 +135,7 @@ class Analysis:
             "origin": self.answers.origin,
             "software": f"simgan-core {__version__}",
         })  # fmt: skip
+        return values
 
 
 def read_answers(where: str | Path) -> Answers:

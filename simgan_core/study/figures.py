@@ -25,7 +25,8 @@ def stamp(analysis: Analysis) -> str:
 def shares(analysis: Analysis) -> Figure:
     """Share of right answers of each subject and of all, with intervals, beside the paper's and the control."""
     subjects = per_subject(analysis.main)
-    rows = [(row.subject, Share(row.accuracy, row.low, row.high), COLOURS["neutral"]) for row in subjects.itertuples()]
+    columns = [subjects[name].tolist() for name in ("subject", "accuracy", "low", "high")]
+    rows = [(subject, Share(*share), COLOURS["neutral"]) for subject, *share in zip(*columns, strict=True)]
     together = over_subjects(analysis.main)
     assert together is not None
     rows.append(("all", together, COLOURS["refined"]))
