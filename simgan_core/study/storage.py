@@ -221,6 +221,12 @@ class StudyStore:
         """Close the connections to the database."""
         self._engine.dispose()
 
+    def __enter__(self) -> StudyStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- for the experimenter ---
 
     def tokens(self) -> dict[str, str]:

@@ -1,8 +1,8 @@
 // The screen of the visual Turing test: a thin view. What to show next is decided in Python (session.py); here are
 // keys, buttons, timing and pictures. The truth of a trial is never known here, except after a practice answer.
 
-const PATIENCE_MS = 8000; // no reply for so long: the connection counts as lost
-const FEEDBACK_MS = 300; // keys are dead for this long after a screen appears, so that no answer skips it
+const PATIENCE_MS = 15000; // no reply for so long: the connection counts as lost
+const REST_MS = 300; // keys are dead for this long after a screen appears, so that no answer skips it
 const PENDING = "simgan-study-pending";
 const SESSION = "simgan-study-session";
 
@@ -120,11 +120,11 @@ function render({ model, el }) {
   }
 
   async function waitForServer() {
-    while (alive) {
+    while (alive && root.dataset.screen === "lost") {
       await new Promise((wake) => later(2000, wake));
       try {
         const reply = await fetch(model.get("alive_url"), { cache: "no-store" });
-        if (reply.ok) {
+        if (reply.ok && root.dataset.screen === "lost") {
           location.reload();
           return;
         }
@@ -366,10 +366,12 @@ function render({ model, el }) {
     trial: showTrial,
     feedback: (message) => {
       remember(PENDING, null);
-      showFeedback(message);
+      if (root.dataset.screen === "lost") send({ type: "next" }); // a late reply: the picture is gone from the screen
+      else showFeedback(message);
     },
     screen: (message) => {
       trial = null;
+      pauseWanted = false;
       if (message.progress) progress(message.progress);
       if (message.kind !== "occupied") remember(PENDING, message.kind === "resume" ? remembered(PENDING) : null);
       showText(message, () => send({ type: message.action }));
@@ -398,7 +400,7 @@ function render({ model, el }) {
     const elsewhere = event.target.closest?.("button, input, a");
     if ((event.key === " " || event.key === "Enter") && goOn && !elsewhere) {
       event.preventDefault();
-      if (performance.now() - screenSince >= FEEDBACK_MS) goOn();
+      if (performance.now() - screenSince >= REST_MS) goOn();
     }
   }
 
