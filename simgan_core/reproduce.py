@@ -1,6 +1,7 @@
 """The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
 
     01_data -> 02_training (one job per seed) -> 07_gaze_evaluation -> 09_scorecard -> report
+    01_data -> 03_history, 04_local_vs_global; 02_training -> 05_self_regularisation -> 09_scorecard
 
 A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
 A killed run goes on where it stopped, at the last checkpoint of a training.
@@ -47,6 +48,9 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
+    Step("03_history", needs=("01_data",)),
+    Step("04_local_vs_global", needs=("01_data",)),
+    Step("05_self_regularisation", needs=("01_data", "02_training")),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
 )
 SCORECARD = Step("09_scorecard", needs=tuple(step.name for step in STEPS))
