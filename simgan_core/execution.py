@@ -78,6 +78,7 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
 
     check_parameters(notebook, list(parameters))
     _limit_threads(threads)
+    os.environ["SIMGAN_HEADLESS"] = "1"  # `simgan_core.playground` then shows static figures
     executed.parent.mkdir(parents=True, exist_ok=True)
     running = executed.with_suffix(".running.ipynb")
     started, clock = time.time(), time.perf_counter()

@@ -28,7 +28,7 @@ from simgan_core.parallel import default_workers, side_by_side
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images, refine_store
 from simgan_core.run_folder import RunFolder
-from simgan_core.stages import MADE_WITH, _alone, _begin
+from simgan_core.stages import MADE_WITH, _begin, alone
 
 KINDS = ("local", "global")
 
@@ -59,7 +59,7 @@ class HandRun:
 def open_hands(run: RunFolder) -> HandRun:
     """The run's hands; their stores are made where they are missing or out of date."""
     config, path = hand_profile(run.config.profile), run.path / "hands"
-    with _alone(path / ".stores.lock"):
+    with alone(path / ".stores.lock"):
         stores = prepare_hands(run.data, config, run.data_root, path / "stores")
     return HandRun(path, config, run.seeds, stores)
 

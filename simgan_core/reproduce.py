@@ -1,7 +1,8 @@
 """The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
 
-    01_data -> 02_training (one job per seed) -> 06, 07 -> 09_scorecard -> report
-    08_hand_pose (its own data, refiners and seeds) ----> 09_scorecard
+    01_data -> 02_training (one job per seed) -> 05, 06, 07 -> 09_scorecard -> report
+    01_data -> 03, 04 (refiners of their own) ---------------> 09_scorecard
+    08_hand_pose (its own data, refiners and seeds) ---------> 09_scorecard
 
 A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
 A killed run goes on where it stopped, at the last checkpoint of a training.
@@ -50,6 +51,9 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
+    Step("03_history", needs=("01_data",)),
+    Step("04_local_vs_global", needs=("01_data",)),
+    Step("05_self_regularisation", needs=("01_data", "02_training")),
     Step("06_visual_turing_test", needs=("01_data", "02_training")),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
     Step("08_hand_pose"),

@@ -19,6 +19,7 @@ from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_j
 from simgan_core.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from simgan_core.config import Config
     from simgan_core.datasets.prepare import Prepared
     from simgan_core.datasets.store import Store
 
@@ -29,7 +30,7 @@ def prepare_data(run: RunFolder) -> Prepared:
     """The stores of the run: synthetic, real and test; made where missing or out of date. For 01_data."""
     from simgan_core.datasets.prepare import prepare
 
-    with _alone(run.path / ".stores.lock"):
+    with alone(run.path / ".stores.lock"):
         return prepare(run.data, run.config, run.data_root, run.stores, 0)
 
 
@@ -49,18 +50,24 @@ def prepared_data(run: RunFolder) -> Prepared:
 def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
     """Train the refiner of `seed` on the run's stores, or go on with it; returns the training's folder."""
     from simgan_core.datasets.store import Store
-    from simgan_core.training import train
 
     synthetic, real = (Store.open(run.stores / name) for name in ("synthetic", "real"))
-    folder = run.training(seed)
-    config = to_dict(run.config)
-    made_with = {
-        "code": code_fingerprint(PACKAGE / "training.py"),
-        "settings": {section: config[section] for section in ("refiner", "discriminator", "loss", "training")},
-        "stores": [synthetic.checksum, real.checksum],
-    }
-    _begin(folder, made_with)
-    return train(synthetic, real, folder, run.config, seed=seed, resume=True, progress=progress)
+    return trained(synthetic, real, run.training(seed), run.config, seed, progress=progress)
+
+
+def trained(synthetic: Store, real: Store, folder: Path, config: Config, seed: int, *, progress: bool = True) -> Path:
+    """Train a refiner into `folder`, go on with it, or leave what equal settings and stores have made there."""
+    from simgan_core.training import train
+
+    _begin(folder, {"code": code_fingerprint(PACKAGE / "training.py"), **training_inputs(synthetic, real, config)})
+    return train(synthetic, real, folder, config, seed=seed, resume=True, progress=progress)
+
+
+def training_inputs(synthetic: Store, real: Store, config: Config) -> dict[str, Any]:
+    """What decides a refiner's training besides code and seed: its settings and its images, as plain JSON."""
+    tree = to_dict(config)
+    settings = {section: tree[section] for section in ("refiner", "discriminator", "loss", "training")}
+    return {"settings": settings, "stores": [synthetic.checksum, real.checksum]}
 
 
 def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Store:
@@ -83,7 +90,7 @@ def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Sto
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Wait until nobody else holds the lock; it is released when its holder dies."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:

@@ -183,8 +183,9 @@ def test_the_papers_answers_as_csv_give_the_papers_numbers(tmp_path: Path) -> No
 def test_rules_that_were_fixed_beforehand_are_applied() -> None:
     main = answers(Confusion(20, 0, 20, 0), subjects=2).assign(kind="main")
     practice = answers(Confusion(9, 0, 0, 9), subjects=2).assign(kind="practice")
-    checks = pd.DataFrame({"subject": ["s0", "s0", "s1", "s1"], "kind": "attention",
-                           "truth": ["real", "refined"] * 2, "answer": ["real", "refined", "refined", "real"]})  # fmt: skip
+    truth, answer = ["real", "refined"] * 2, ["real", "refined", "refined", "real"]
+    subjects = ["s0", "s0", "s1", "s1"]
+    checks = pd.DataFrame({"subject": subjects, "kind": "attention", "truth": truth, "answer": answer})
     late = pd.DataFrame({"subject": ["s0"], "kind": "main", "truth": ["real"], "answer": ["timeout"]})
     found = analyse(Answers(pd.concat([main, practice, checks, late], ignore_index=True), ("human",), {}))
     assert found.excluded == ("s1",) and found.timeouts == 1
