@@ -19,7 +19,7 @@ from simgan_core.models import Refiner
 from simgan_core.refine import refine_images
 
 FIT_RMSE_PX = 0.7
-"""Error of one ellipse fit against the simulator's labels, but for 1 to 2 % gross failures: 0.56 to 0.63 px on
+"""Error of one ellipse fit against the simulator's labels, but for about 5 % gross failures: 0.6 px on
 UnityEyes' assets, rounded up. tests/test_annotation.py holds the fit to it."""
 
 DEG_PER_PX = 3.5

@@ -26,13 +26,13 @@ from simgan_core.images import to_grey
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
-RADIUS = 10.0  # px at a width of 55: the limbus of UnityEyes' crop and of MPIIGaze's frame
+RADIUS = 9.1  # px at a width of 55: the limbus in the simulator's frame, which is fitted to MPIIGaze's
 RADIUS_SD = 0.6  # px; of the simulator's limbus 0.5
 ASPECT, ASPECT_SD = 1.05, 0.06  # height over width: the iris turned sideways is narrower
 WIDTH = 55  # the width that these pixels belong to
 SECTORS_DEG = ((-40, 50), (130, 220))  # of the rays, clockwise from image-right; the lids are above and below
 RAY_STEP_DEG = 5
-CENTRE_SD = 0.14  # of the image's width and height: eye images are cut out around the eye
+CENTRE_SD = 0.10  # of the image's width and height: eye images are cut out around the eye
 CENTRED = 40.0  # grey levels that an iris one such distance off the middle must be darker by
 APART = 0.5  # radii between the two starts
 REACH = 0.4  # of the radius, inwards and outwards
