@@ -112,7 +112,7 @@ def test_known_shifts_are_recovered(eyes: Store, distance: float) -> None:
     images = eyes.images()
     after = restyled(moved(images, across, down))
     fitted = pupil_shift(images, after)
-    assert np.allclose(fitted.bias_px, [across, down], atol=0.35), fitted
+    assert np.allclose(fitted.bias_px, [across, down], atol=0.25 + 0.12 * distance), fitted
     assert fitted.lost_percent < 15
     for measured, tolerance in ((iris_shift(eyes, after, COUNT), 0.12), (lid_shift(eyes, after, COUNT), 0.15)):
         assert np.allclose(measured.bias_px, [across, down], atol=tolerance), measured
@@ -123,7 +123,7 @@ def test_known_shifts_are_recovered(eyes: Store, distance: float) -> None:
 def test_the_same_images_have_not_moved(eyes: Store) -> None:
     images = eyes.images()
     for same in (pupil_shift(images, images), iris_shift(eyes, eyes, COUNT), lid_shift(eyes, images, COUNT)):
-        assert same.mean_px.value < 5e-3 and same.lost_percent == 0
+        assert same.mean_px.value < 1e-2 and same.lost_percent == 0
 
 
 def test_a_larger_shift_measures_larger_and_another_image_is_lost(eyes: Store) -> None:
