@@ -17,7 +17,7 @@ def test_the_command_prints_one_object_with_all_rates() -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     rates = {name: value for name, value in found.items() if name.endswith("images_per_s")}
-    assert len(rates) == 12 and all(value > 0 for value in rates.values())
+    assert len(rates) == 15 and all(value > 0 for value in rates.values())
     assert found["hardware"] and found["profile"] == "smoke"
     assert torch.get_num_threads() == threads
 

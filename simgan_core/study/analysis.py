@@ -247,7 +247,8 @@ def _from_database(where: str | Path) -> Answers:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        header = path.open(encoding="utf-8-sig").readline()
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
         separator = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator)
     except ValueError as error:  # pandas' and the decoder's errors are ValueErrors
