@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+import tornado.ioloop
 import tornado.web
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import FileFindHandler
@@ -39,6 +40,7 @@ HEADERS = {
     "X-Robots-Tag": "noindex, nofollow",
     "Cache-Control": "no-store",
 }
+AWAY_SECONDS = 20  # that a page may lose its websocket, say in a tunnel, before its kernel is ended
 _SECRET_PATH = re.compile(r"(/[se]/)[^/?\s]+")
 
 
@@ -152,6 +154,16 @@ class Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             server.refuse("bad message", "websocket without origin, or to a kernel that does not run")
             raise tornado.web.HTTPError(403)
         await super().get(kernel_id=kernel_id)
+
+    def on_close(self) -> None:
+        """A page that is closed does not always say so: one that stays away loses its kernel, and so its session."""
+        super().on_close()
+        tornado.ioloop.IOLoop.current().call_later(AWAY_SECONDS, self._end_if_left)
+
+    async def _end_if_left(self) -> None:
+        manager, kernel = self.kernel_manager, self.kernel_id
+        if kernel in manager and not manager.kernel_model(kernel)["connections"]:
+            await ensure_async(manager.shutdown_kernel(kernel))
 
     def refuse_frame(self, reason: str, *, close: bool) -> None:
         """Log a frame that the gate refused; end a connection with too many of them."""
