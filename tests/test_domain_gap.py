@@ -26,7 +26,7 @@ def store(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> S
 
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    images, labels = toy_eyes(500, seed=1)
+    images, labels = toy_eyes(1500, seed=1)
     return store(tmp_path_factory.mktemp("gap") / "renders", images, labels)
 
 
