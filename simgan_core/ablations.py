@@ -45,7 +45,9 @@ Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SHARE = 0.25
-"""Of the profile's steps of R, D and gaze CNN and of its renders to refine: 225 steps, 3,000 images on a CPU."""
+"""Of the profile's steps of R and D and of its renders to refine: 225 steps, 3,000 images on a CPU."""
+GAZE_SHARE = 0.4
+"""Of the profile's steps of the gaze CNN: fewer leave it too far from what its images could teach it."""
 SNAPSHOTS = 10
 """Strips of samples that each training leaves, for the viewer."""
 SWEEP_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
@@ -104,7 +106,7 @@ def budget(config: Config) -> Config:
     }
     every = max(1, steps["training.steps"] // SNAPSHOTS)
     rhythm = {"training.sample_every": every, "training.checkpoint_every": steps["training.steps"]}
-    return with_overrides(config, steps | rhythm | {"gaze.steps": max(2, round(SHARE * config.gaze.steps))})
+    return with_overrides(config, steps | rhythm | {"gaze.steps": max(2, round(GAZE_SHARE * config.gaze.steps))})
 
 
 def refined_count(config: Config, synthetic: Store) -> int:

@@ -138,7 +138,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report, its work beside it; default reports/<profile>-<data>.")
     ] = None,
-    only: Annotated[str | None, typer.Option(help="One notebook, e.g. 07, and what it needs.")] = None,
+    only: Annotated[str | None, typer.Option(help="Notebooks, e.g. 07 or 03,07, and what they need.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default by cores or GPU.")] = None,
 ) -> None:

@@ -269,7 +269,8 @@ def cpu() -> Config:
         training=TrainingConfig(
             steps=900, batch=32, history_images=640, pretrain_refiner=150, pretrain_discriminator=50
         ),
-        gaze=GazeConfig(steps=1_500, batch=32, width=0.5),
+        # Chosen on held-out *renders*: 1,500 steps at width 0.5 erred by 4.6 degrees, these by 3.8 in the same time.
+        gaze=GazeConfig(steps=4_000, batch=32, width=0.25),
     )
 
 

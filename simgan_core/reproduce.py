@@ -62,9 +62,10 @@ SCORECARD = Step("09_scorecard", needs=tuple(step.name for step in STEPS))
 
 
 def select(only: str | None) -> tuple[Step, ...]:
-    """Steps to run: all, or `only` with what it needs; the scorecard always comes last.
+    """Steps to run: all, or `only` with what they need; the scorecard always comes last.
 
-    `only` may be a notebook's number ('07') or name. The scorecard alone reads whatever is there.
+    `only` may be a notebook's number ('07') or name, or several with commas between. The scorecard alone reads whatever
+    is there.
 
     Raises:
         ValueError: no such notebook.
@@ -73,14 +74,19 @@ def select(only: str | None) -> tuple[Step, ...]:
     if only is None:
         return (*STEPS, SCORECARD)
     by_name = {step.name: step for step in (*STEPS, SCORECARD)}
-    found = [name for name in by_name if name == only or name.split("_")[0] == only]
-    if not found:
-        raise ValueError(f"no notebook {only!r}; expected one of {', '.join(by_name)}.")
-    if found[0] == SCORECARD.name:
+    found = [_named(one.strip(), by_name) for one in only.split(",")]
+    if found == [SCORECARD]:
         return (Step(SCORECARD.name),)
-    wanted = _with_needs(by_name[found[0]], by_name)
+    wanted = set().union(*(_with_needs(step, by_name) for step in found if step != SCORECARD))
     steps = tuple(step for step in STEPS if step.name in wanted)
     return (*steps, Step(SCORECARD.name, needs=tuple(step.name for step in steps)))
+
+
+def _named(name: str, by_name: dict[str, Step]) -> Step:
+    for known, step in by_name.items():
+        if name in (known, known.split("_")[0]):
+            return step
+    raise ValueError(f"no notebook {name!r}; expected one of {', '.join(by_name)}.")
 
 
 def _with_needs(step: Step, by_name: dict[str, Step]) -> set[str]:

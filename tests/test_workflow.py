@@ -117,6 +117,7 @@ def test_only_takes_a_notebook_with_what_it_needs() -> None:
     gaze = ["01_data", "02_training", "07_gaze_evaluation", "09_scorecard"]
     assert reproduce.names(reproduce.select("07_gaze_evaluation")) == gaze
     assert reproduce.names(reproduce.select("08")) == ["08_hand_pose", "09_scorecard"]
+    assert reproduce.names(reproduce.select("07, 08")) == [*gaze[:-1], "08_hand_pose", "09_scorecard"]
     ablations = {"03_history", "04_local_vs_global", "05_self_regularisation"}
     assert set(reproduce.names(reproduce.select(None))) == {*gaze, *ablations, "06_visual_turing_test", "08_hand_pose"}
     assert reproduce.select("09") == (Step("09_scorecard"),)
