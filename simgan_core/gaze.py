@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simgan_core.images import tensor_of
+
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 
 def _tensor(array: Tensor | NDArray[Any], last: int) -> Tensor:
-    tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    tensor = array if isinstance(array, Tensor) else tensor_of(array)
     if tensor.ndim < 1 or tensor.shape[-1] != last:
         names = "(pitch, yaw)" if last == 2 else "(x, y, z)"
         raise ValueError(f"shape {tuple(tensor.shape)} found; [..., {last}] expected, the last axis being {names}")

@@ -22,7 +22,7 @@ from simgan_core.checkpoints import load_weights, save_weights
 from simgan_core.config import GazeConfig
 from simgan_core.datasets.store import Store
 from simgan_core.gaze import gaze_vector, pitch_yaw
-from simgan_core.images import to_float
+from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 
@@ -112,7 +112,7 @@ def train_gaze_cnn(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     truth = gaze_vector(torch.from_numpy(np.array(pitch_yaw_rad, np.float32))).to(chosen)
     # The whole set lives on a GPU: 2.3 GB for the paper's 1.2 million images.
-    resident = torch.from_numpy(np.require(array, requirements="W")).to(chosen) if chosen.type == "cuda" else None
+    resident = tensor_of(array).to(chosen) if chosen.type == "cuda" else None
     generator = torch.Generator(chosen).manual_seed(seed)
     rows_of_batch = _orders(len(array), config.batch, seed)
     for step in tqdm(range(config.steps), desc="gaze CNN", unit="step", disable=not progress):
@@ -142,7 +142,7 @@ def predict(model: GazeCNN, images: Images | Store, batch: int = 256) -> Angles:
         rows = slice(start, start + batch)
         array = images.images(rows) if isinstance(images, Store) else images[rows]
         with _autocast(device):
-            vectors = model(to_float(torch.from_numpy(np.ascontiguousarray(array)).to(device)))
+            vectors = model(to_float(tensor_of(array).to(device)))
         found.append(pitch_yaw(vectors.float()).cpu().numpy())
     return np.concatenate(found).astype(np.float32) if found else np.zeros((0, 2), np.float32)
 

@@ -21,7 +21,7 @@ from simgan_core.checkpoints import load_weights, save_weights
 from simgan_core.config_hand import HourglassConfig
 from simgan_core.hand_heatmaps import draw_heatmaps, read_heatmaps
 from simgan_core.hand_hourglass import StackedHourglass
-from simgan_core.images import to_float
+from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 
@@ -129,7 +129,7 @@ def predict_joints(model: StackedHourglass, images: Images, batch: int = 64) -> 
     device = next(model.parameters()).device
     found = []
     for start in range(0, len(images), batch):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
+        part = tensor_of(images[start : start + batch])
         with _autocast(device):
             heatmaps = model(to_float(part.to(device)))[-1]
         found.append(_to_pixels(read_heatmaps(heatmaps.float()), images.shape, model.config).cpu().numpy())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simgan_core.evaluation.depth_edges import BINS, WIDTH, edge_band
 from simgan_core.evaluation.hand_comparison import AREA_UP_TO_PX, HAND_TITLES, WITHIN_PX, HandComparison
 from simgan_core.hand_crop import BONES_14, JOINTS_14
+from simgan_core.images import tensor_of
 
 Images = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
@@ -171,7 +172,7 @@ def lift(images: Images, uv: Array, cube: Array) -> NDArray[np.float64]:
 
     height, width = images.shape[-2:]
     cubes = torch.from_numpy(np.asarray(cube, np.float32))
-    depth = decode_depth(torch.from_numpy(np.ascontiguousarray(images)), cubes).numpy()
+    depth = decode_depth(tensor_of(images), cubes).numpy()
     uvd = np.concatenate([uv, np.zeros((*uv.shape[:2], 1))], axis=-1).astype(np.float32)
     for of_image, joints, middle in zip(depth, uvd, cube, strict=True):
         rows, columns = np.nonzero(of_image > 0)

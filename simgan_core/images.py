@@ -6,7 +6,11 @@ uint8. Everything is batched torch and runs on the device of its input. Sizes ar
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +28,11 @@ def _check(images: Tensor, *, dtype: str = "any") -> None:
         raise TypeError(f"{images.dtype} found; uint8 expected; convert with to_uint8 first")
     if dtype == "float" and not images.is_floating_point():
         raise TypeError(f"{images.dtype} found; float in [-1, 1] expected; convert with to_float first")
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    """An array as a tensor that may be written to; arrays that may not (mapped files) are copied, others shared."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.images import equalise, resize, to_float, to_grey, to_uint8
+from simgan_core.images import equalise, resize, tensor_of, to_float, to_grey, to_uint8
 
 
 def test_float_and_back_is_exact_for_every_level() -> None:
@@ -71,3 +71,11 @@ def test_errors_say_what_is_expected() -> None:
         to_uint8(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="at least 1"):
         resize(torch.zeros(1, 1, 2, 2), (0, 5))
+
+
+def test_arrays_that_may_not_be_written_become_tensors_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    array = np.arange(6, dtype=np.uint8)
+    array.flags.writeable = False
+    tensor = tensor_of(array)
+    tensor += 1
+    assert array[0] == 0 and not recwarn.list

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from simgan_core.images import tensor_of
+
 Images = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 
@@ -80,6 +82,6 @@ def fit_patches(target: Images, *, seed: int = 0, limit: int = 4000) -> PatchMod
 
 def _patches(images: Images) -> Tensor:
     """Patches without their mean, [N, P, D], double precision."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(torch.float64)
+    pixels = tensor_of(images).to(torch.float64)
     patches = F.unfold(pixels, kernel_size=SIDE, stride=STRIDE).transpose(1, 2)
     return patches - patches.mean(dim=-1, keepdim=True)

@@ -27,7 +27,7 @@ from scipy.spatial.distance import cdist
 
 from simgan_core.datasets.store import Store
 from simgan_core.gaze import angular_error_deg
-from simgan_core.images import resize, to_float, to_grey
+from simgan_core.images import resize, tensor_of, to_float, to_grey
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -188,7 +188,7 @@ class AdaptiveLinearRegression:
 
 def describe(baseline: Shallow, images: UInt8, head: Floats | None) -> Floats:
     """Features [N, F]: the image's, of unit length, and the weighted head pose where there is one."""
-    grey = to_grey(torch.from_numpy(np.ascontiguousarray(images)))
+    grey = to_grey(tensor_of(images))
     features = _gradients(grey) if baseline.pixels is None else _pixels(grey, baseline.pixels)
     features /= np.linalg.norm(features, axis=1, keepdims=True) + 1e-6
     if head is None:

@@ -30,7 +30,7 @@ from simgan_core.augmentation import augment
 from simgan_core.config import GazeConfig
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store
-from simgan_core.images import to_float
+from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
 
 Floats = NDArray[np.float64]
@@ -130,7 +130,7 @@ def pixel_distance(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float
 
 
 def _low_resolution(images: NDArray[np.uint8]) -> Floats:
-    cells = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(images)).float(), _CELL, ceil_mode=True)
+    cells = F.avg_pool2d(tensor_of(images).float(), _CELL, ceil_mode=True)
     return cells.flatten(1).double().numpy()
 
 
@@ -166,7 +166,7 @@ class _Answers:
 
 
 def _floats(images: NDArray[np.uint8]) -> Tensor:
-    return to_float(torch.from_numpy(np.ascontiguousarray(images)))
+    return to_float(tensor_of(images))
 
 
 def _train(images: NDArray[np.uint8], truth: Floats, seed: int, steps: int, progress: bool) -> _Answers:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from simgan_core.images import to_grey
+from simgan_core.images import tensor_of, to_grey
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -129,7 +129,7 @@ def _fit_from(grey: Tensor, centre: Tensor, radius: float) -> tuple[Tensor, Tens
 
 def grey_levels(images: Floats | NDArray[np.uint8]) -> Tensor:
     """Images as float32 grey levels 0 to 255, [N, 1, H, W]. Raises ValueError on another shape."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = tensor_of(images)
     if tensor.ndim != 4:
         raise ValueError(f"images {tuple(tensor.shape)} found; [N, C, H, W] expected")
     levels = (tensor.float() + 1) * 127.5 if tensor.is_floating_point() else tensor.float()

@@ -23,7 +23,7 @@ from scipy.stats import norm
 from simgan_core.evaluation.fresh_discriminator import FreshDiscriminator, fresh_discriminator
 from simgan_core.evaluation.statistics import CONFIDENCE, Estimate
 from simgan_core.gaze_estimator import GazeCNN
-from simgan_core.images import to_float, to_grey
+from simgan_core.images import tensor_of, to_float, to_grey
 
 __all__ = [
     "PATCH_STATISTICS",
@@ -87,7 +87,7 @@ def gaze_features(model: GazeCNN, images: UInt8, batch: int = 256) -> NDArray[np
     device = next(model.parameters()).device
     found = []
     for start in range(0, len(images), batch):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        part = tensor_of(images[start : start + batch]).to(device)
         flat = model.late(model.early(to_float(part))).flatten(1)
         found.append(model.head[:-1](flat).float().cpu().numpy())
     return np.concatenate(found)
@@ -118,7 +118,7 @@ def patch_statistics(images: UInt8) -> NDArray[np.float64]:
     Level and contrast in grey levels, the others natural logarithms of energies in squared grey levels; DCT
     coefficients are low up to a diagonal of 3, middle up to 7, high above. Colour images are judged by their luma.
     """
-    patches = _patches(to_grey(torch.from_numpy(np.ascontiguousarray(images))).numpy()[:, 0].astype(np.float64))
+    patches = _patches(to_grey(tensor_of(images)).numpy()[:, 0].astype(np.float64))
     coefficients = dctn(patches, axes=(-2, -1), norm="ortho") ** 2
     diagonal = np.add.outer(np.arange(PATCH), np.arange(PATCH))
     bands = [(1, 3), (4, 7), (8, 2 * PATCH)]
