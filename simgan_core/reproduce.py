@@ -31,6 +31,8 @@ SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 NOTEBOOKS = REPOSITORY / "notebooks"
 REPORTED = "report.done"
 """In the run's folder: says that the report was written from the results there."""
+READS = {"01_data": ("mpiigaze/*.npz",), "08_hand_pose": ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", "nyu/t*/*.mat")}
+"""Files of the data root by which a step notices that its data changed; large sets by their label files alone."""
 PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
 
 
@@ -141,8 +143,8 @@ def _made_with(step: Step, run: RunFolder) -> str:
     if step.name in ("01_data", "02_training"):
         del config["seeds"]
     parts = [code_fingerprint(step.notebook), json.dumps(config, sort_keys=True), run.data]
-    if step.name == "01_data" and run.data != "embedded":
-        parts.append(_data_state(run.data_root))
+    if step.name in READS and run.data != "embedded":
+        parts.append(_data_state(run.data_root, READS[step.name]))
     if step.name == "06_visual_turing_test":
         from simgan_core.study.in_run import state
 
@@ -150,9 +152,9 @@ def _made_with(step: Step, run: RunFolder) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _data_state(root: Path) -> str:
-    """Names, sizes and dates of the small files of MPIIGaze: other data in the same place make 01_data out of date."""
-    files = sorted((root / "mpiigaze").glob("*.npz"))
+def _data_state(root: Path, patterns: Iterable[str]) -> str:
+    """Names, sizes and dates of the files that a step reads: other data in the same place put it out of date."""
+    files = sorted(file for pattern in patterns for file in root.glob(pattern))
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps([str(root), states])
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from simgan_core import execution, provenance, reproduce
+from simgan_core.config import profile
 from simgan_core.execution import NotebookError
 from simgan_core.reproduce import Step
 from simgan_core.run_folder import RunFolder
@@ -205,6 +206,15 @@ def test_other_data_in_the_same_place_make_the_stores_out_of_date(notebooks: Pat
     (root / "mpiigaze/p00.npz").write_bytes(b"the other half")
     after = made_with()
     assert {name for name in before if before[name] != after[name]} == {"01_data"}
+
+
+def test_other_hands_in_the_same_place_are_noticed(tmp_path: Path) -> None:
+    step, root = Step("08_hand_pose"), tmp_path / "data"
+    (root / "hand_mesh").mkdir(parents=True)
+    run = RunFolder.create(tmp_path / "run", data="mini", config=profile("smoke"), data_root=root)
+    before = reproduce._made_with(step, run)
+    (root / "hand_mesh/hand.npz").write_bytes(b"a hand")
+    assert reproduce._made_with(step, run) != before
 
 
 def test_a_folder_serves_one_kind_of_run(tmp_path: Path) -> None:
