@@ -20,6 +20,8 @@ from typing import Any
 from simgan_core.provenance import commit, device, write_json
 
 MAX_PARAMETERS = 4
+PATIENCE_S = 300
+"""Seconds that a kernel may take to start, or to hand over what a cell has shown."""
 
 
 class NotebookError(RuntimeError):
@@ -87,6 +89,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
             papermill.execute_notebook(
                 str(notebook), str(running), parameters=dict(parameters), progress_bar=False, cwd=str(executed.parent),
                 kernel_name="python3", config=_private_kernel(Path(sockets)),
+                # A busy machine keeps a kernel waiting for longer than papermill's 4 and 60 seconds.
+                iopub_timeout=PATIENCE_S, start_timeout=PATIENCE_S,
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         failed = executed.with_suffix(".failed.ipynb")
