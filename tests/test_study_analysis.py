@@ -137,6 +137,23 @@ def test_programs_answer_simulated_studies_only_and_are_stamped_everywhere(tmp_p
     assert printed.startswith("SIMULATED")
 
 
+def test_a_rehearsal_fills_a_simulated_study_and_no_other(tmp_path: Path) -> None:
+    for name, simulated_study in (("r.db", True), ("people.db", False)):
+        small_study(tmp_path / name, simulated=simulated_study).close()
+    done = RUNNER.invoke(app, ["study", "simulate", str(tmp_path / "r.db"), "--d-prime", "1.5", "--classifiers", "1"])
+    assert done.exit_code == 0, done.output
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        "simulated: ideal observer", "simulated: classifier",
+    ]  # fmt: skip
+    with open_study(tmp_path / "r.db") as study:
+        assert all(row["finished"] for row in study.counts())
+    for file, options in (("people.db", []), ("r.db", ["--classifiers", "3"])):
+        refused = RUNNER.invoke(app, ["study", "simulate", str(tmp_path / file), *options])
+        assert refused.exit_code != 0 and isinstance(refused.exception, ValueError)
+    with open_study(tmp_path / "people.db") as people:
+        assert all(row["answer"] is None for row in people.rows())
+
+
 def test_one_program_among_people_spoils_the_evidence() -> None:
     clean = human(Confusion(250, 250, 250, 250), Confusion(80, 20, 20, 80))
     assert judge_c1(clean, profile="cpu").verdict == "supported"
