@@ -112,6 +112,10 @@ def test_no_eye_comes_both_rendered_and_refined(tmp_path: Path) -> None:
     found = from_stores(SMALL, *stores)
     used = [{one.name.split("/")[1] for one in found.pictures[source]} for source in ("refined", "synthetic")]
     assert used[0] and used[1] and not used[0] & used[1]
+    for source, store in zip(("real", "refined", "synthetic"), stores, strict=True):
+        for one in found.pictures[source]:
+            index = int(one.name.split("/")[1])
+            assert np.array_equal(decode_png(one.png), store.images([index])[0]), f"{one.name} is another picture"
 
 
 # --- programs as subjects ---

@@ -73,6 +73,15 @@ def test_an_answer_is_stored_before_the_next_image_is_sent(study: StudyStore, mo
     assert [row["answer"] for row in study.rows() if row["subject"] == name][0] == "real"
 
 
+def test_each_button_has_the_key_and_the_label_of_its_answer(tmp_path: Path) -> None:
+    """Swapped labels would turn every result into its opposite."""
+    study = small_study(tmp_path / "keys.db", keys=("a", "l"), labels=("Photograph", "Computer"))
+    setup = SubjectScreen(study, first(study)[1]).receive(HELLO)[0][0]
+    assert setup["answers"] == [
+        {"value": "real", "key": "a", "label": "Photograph"}, {"value": "refined", "key": "l", "label": "Computer"},
+    ]  # fmt: skip
+
+
 def test_same_answer_twice_counts_once(study: StudyStore) -> None:
     _name, token = first(study)
     screen = started(study, token)
