@@ -321,7 +321,11 @@ def test_reaction_time_is_measured_from_the_frame_with_the_image(
     by_keys(window, until="instructions")
     window.page.evaluate("""() => { window.noted = {};
       const look = (now) => { const image = document.querySelector('.sgs-image');
-        if (image && getComputedStyle(image).visibility === 'visible' && !window.noted.shown) window.noted.shown = now;
+        const seen = image && getComputedStyle(image).visibility === 'visible';
+        const cross = document.querySelector('.sgs-fixation');
+        if (cross && !window.noted.cross) window.noted.cross = now;
+        if (cross && seen) window.noted.both = true;
+        if (seen && !window.noted.shown) window.noted.shown = now;
         if (!window.noted.key) requestAnimationFrame(look); };
       document.addEventListener('keydown', (e) => { if (e.key === 'f') window.noted.key = e.timeStamp; }, true);
       requestAnimationFrame(look); }""")
@@ -334,6 +338,8 @@ def test_reaction_time_is_measured_from_the_frame_with_the_image(
     noted = window.page.evaluate("window.noted")
     stored = next(row["reaction_ms"] for row in study.rows() if row["subject"] == name)
     assert stored >= 380
+    assert noted["shown"] - noted["cross"] >= 30, "the fixation cross (50 ms) stands before the image"
+    assert "both" not in noted, "and is gone when the image comes"
     assert stored == pytest.approx(noted["key"] - noted["shown"], abs=60), "at most a few frames apart"
 
 
