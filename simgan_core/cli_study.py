@@ -131,6 +131,26 @@ def compare(
 
 
 @study_app.command()
+def simulate(
+    database: Database,
+    d_prime: Annotated[float, typer.Option(help="How well the ideal observers tell real from refined images.")] = 0.0,
+    criterion: Annotated[float, typer.Option(help="Their leaning; positive: prefer to answer 'refined'.")] = 0.0,
+    classifiers: Annotated[
+        int, typer.Option(min=0, help="Subjects played by networks trained on the study's pictures instead.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of their answers.")] = 0,
+) -> None:
+    """Rehearse: let programs answer a study that was made with --simulated. Their answers are never evidence."""
+    from simgan_core.study.responders import rehearse
+    from simgan_core.study.storage import open_study
+
+    study = open_study(database)
+    for name in rehearse(study, d_prime=d_prime, criterion=criterion, classifiers=classifiers, seed=seed):
+        typer.echo(name)
+    study.close()
+
+
+@study_app.command()
 def export(
     database: Database,
     out: Annotated[Path, typer.Argument(help="File to write: .csv (safe in a spreadsheet) or .parquet.")],

@@ -112,6 +112,10 @@ def test_no_eye_comes_both_rendered_and_refined(tmp_path: Path) -> None:
     found = from_stores(SMALL, *stores)
     used = [{one.name.split("/")[1] for one in found.pictures[source]} for source in ("refined", "synthetic")]
     assert used[0] and used[1] and not used[0] & used[1]
+    for source, store in zip(("real", "refined", "synthetic"), stores, strict=True):
+        for one in found.pictures[source]:
+            index = int(one.name.split("/")[1])
+            assert np.array_equal(decode_png(one.png), store.images([index])[0]), f"{one.name} is another picture"
 
 
 # --- programs as subjects ---
@@ -135,6 +139,23 @@ def test_programs_answer_simulated_studies_only_and_are_stamped_everywhere(tmp_p
         assert "simulated responders, not people" in claim["title"] and "No person was asked" in claim["note"]
     printed = RUNNER.invoke(app, ["study", "analyse", str(table)]).output
     assert printed.startswith("SIMULATED")
+
+
+def test_a_rehearsal_fills_a_simulated_study_and_no_other(tmp_path: Path) -> None:
+    for name, simulated_study in (("r.db", True), ("people.db", False)):
+        small_study(tmp_path / name, simulated=simulated_study).close()
+    done = RUNNER.invoke(app, ["study", "simulate", str(tmp_path / "r.db"), "--d-prime", "1.5", "--classifiers", "1"])
+    assert done.exit_code == 0, done.output
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        "simulated: ideal observer", "simulated: classifier",
+    ]  # fmt: skip
+    with open_study(tmp_path / "r.db") as study:
+        assert all(row["finished"] for row in study.counts())
+    for file, options in (("people.db", []), ("r.db", ["--classifiers", "3"])):
+        refused = RUNNER.invoke(app, ["study", "simulate", str(tmp_path / file), *options])
+        assert refused.exit_code != 0 and isinstance(refused.exception, ValueError)
+    with open_study(tmp_path / "people.db") as people:
+        assert all(row["answer"] is None for row in people.rows())
 
 
 def test_one_program_among_people_spoils_the_evidence() -> None:

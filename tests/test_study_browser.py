@@ -13,9 +13,12 @@ from typing import Any
 import nbformat
 import pytest
 from study_tools import NAMES, PATIENCE_MS, contrast, need_chrome, small_study, study_file, truths
+from toy_eyes import toy_store
 
+from simgan_core.config import profile
+from simgan_core.run_folder import RunFolder
 from simgan_core.study.load_client import Server, free_port
-from simgan_core.study.storage import StudyStore
+from simgan_core.study.storage import StudyStore, open_study
 
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 740}}
 ANSWERED = "([n]) => { const s = document.querySelector('.sgs'); return s.dataset.screen !== 'trial' || " \
@@ -318,7 +321,11 @@ def test_reaction_time_is_measured_from_the_frame_with_the_image(
     by_keys(window, until="instructions")
     window.page.evaluate("""() => { window.noted = {};
       const look = (now) => { const image = document.querySelector('.sgs-image');
-        if (image && getComputedStyle(image).visibility === 'visible' && !window.noted.shown) window.noted.shown = now;
+        const seen = image && getComputedStyle(image).visibility === 'visible';
+        const cross = document.querySelector('.sgs-fixation');
+        if (cross && !window.noted.cross) window.noted.cross = now;
+        if (cross && seen) window.noted.both = true;
+        if (seen && !window.noted.shown) window.noted.shown = now;
         if (!window.noted.key) requestAnimationFrame(look); };
       document.addEventListener('keydown', (e) => { if (e.key === 'f') window.noted.key = e.timeStamp; }, true);
       requestAnimationFrame(look); }""")
@@ -331,6 +338,8 @@ def test_reaction_time_is_measured_from_the_frame_with_the_image(
     noted = window.page.evaluate("window.noted")
     stored = next(row["reaction_ms"] for row in study.rows() if row["subject"] == name)
     assert stored >= 380
+    assert noted["shown"] - noted["cross"] >= 30, "the fixation cross (50 ms) stands before the image"
+    assert "both" not in noted, "and is gone when the image comes"
     assert stored == pytest.approx(noted["key"] - noted["shown"], abs=60), "at most a few frames apart"
 
 
@@ -387,13 +396,8 @@ def lab(tmp_path: Path) -> Iterator[str]:
 def test_jupyterlab_with_deadline(tmp_path: Path, lab: str, context: Any) -> None:
     """The same widget in a notebook: F and J answer and do nothing else; without an answer the deadline passes."""
     study = small_study(tmp_path / "lab.db", subjects=1, practice=0, attention=0, deadline_ms=1500, break_every=None)
-    cell = nbformat.v4.new_code_cell(NOTEBOOK.format(database=str(study_file(study))))
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "study.ipynb")
     page = context.new_page()
-    open_patiently(page, lab)
-    page.wait_for_selector("#jp-main-statusbar:has-text('| Idle')")
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    run_in_lab(page, lab, tmp_path, [NOTEBOOK.format(database=str(study_file(study)))])
     window = Window(page)
     window.wait("consent")
     by_keys(window, until="trial")
@@ -406,6 +410,54 @@ def test_jupyterlab_with_deadline(tmp_path: Path, lab: str, context: Any) -> Non
     assert [row["answer"] for row in study.rows()] == ["real", "refined", "timeout", "timeout"]
     assert page.locator(".jp-Notebook .jp-Cell").count() == 1, "no key reached JupyterLab's own shortcuts"
     study.close()
+
+
+def run_in_lab(page: Any, lab: str, folder: Path, cells: list[str]) -> None:
+    """Open a notebook of these cells in JupyterLab and run them all."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel)
+    nbformat.write(made, folder / "study.ipynb")
+    open_patiently(page, lab)
+    run_all(page)
+
+
+def run_all(page: Any) -> None:
+    page.wait_for_selector("#jp-main-statusbar:has-text('| Idle')")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def cells_of_notebook_06(run: Path) -> list[str]:
+    """Its cells up to 'Who answered', on a run whose stores are there already."""
+    source = nbformat.read(Path(__file__).parent.parent / "notebooks/06_visual_turing_test.ipynb", as_version=4)
+    code = [cell.source for cell in source.cells if cell.cell_type == "code"]
+    chosen = code[: next(k for k, cell in enumerate(code) if "answers_of(run" in cell) + 1]
+    assert "RUN_DIR" in chosen[0] and "StudyWidget" in "".join(chosen)
+    setup = [line for line in chosen[1].splitlines() if not line.startswith("stages.")]
+    return [f"{chosen[0]}\nRUN_DIR = {str(run)!r}", "\n".join(setup), *chosen[2:]]
+
+
+def test_notebook_06_in_jupyterlab_by_mouse_with_a_reload(tmp_path: Path, lab: str, context: Any) -> None:
+    """A person takes the study that the notebook shows, and the cells below then analyse that person's answers."""
+    run = RunFolder.create(tmp_path / "run", data="embedded", config=profile("smoke"))
+    for seed, path in enumerate((run.stores / "real", run.stores / "synthetic", run.refined(0))):
+        toy_store(path, 40, seed)
+    page = context.new_page()
+    page.on("dialog", lambda dialog: dialog.accept())  # 'leave without saving?'
+    run_in_lab(page, lab, tmp_path, cells_of_notebook_06(run.path))
+    window = Window(page)
+    window.wait("consent")
+    by_pointer(window, "click", stop_at="3 of 26")
+    page.wait_for_selector(".jp-OutputArea:has-text('SIMULATED')")
+    page.reload(wait_until="commit")
+    run_all(page)
+    window.wait("resume")
+    by_pointer(window, "click")
+    with open_study(run.path / "study.db") as study:
+        taken = [row for row in study.rows() if row["answer"] is not None]
+    assert len(taken) == 28 and {row["answer"] for row in taken} == {"refined"}
+    assert {row["responder"] for row in taken} == {"human"}
+    run_all(page)
+    page.wait_for_selector(".jp-OutputArea:has-text('1 people')")
 
 
 def open_patiently(page: Any, address: str) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import http.client
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,33 @@ def test_kernels_can_not_be_started_listed_or_driven_over_http(place: tuple[Stud
         assert status in (403, 404, 405), (method, path)
 
 
-def test_oversized_request_is_refused(place: tuple[StudyStore, Server]) -> None:
+def refusals(study: StudyStore) -> int:
+    return len([event for event in study.events() if event["kind"] == "bad message"])
+
+
+@pytest.mark.parametrize(("lines", "length"), [({}, 300_000), ({"X-Long": "x" * 100_000}, 0), ({"Bad": "\x01"}, 0)])
+def test_oversized_and_malformed_requests_are_refused_and_logged(
+    place: tuple[StudyStore, Server], lines: dict[str, str], length: int
+) -> None:
+    study, server = place
+    before = refusals(study)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
-        status = request(place[1], "/", "POST", b"x" * 300_000)[0]
+        connection.request("POST", "/", b"x" * length, lines)
+        assert connection.getresponse().status in (400, 413, 431)
     except (ConnectionError, http.client.HTTPException):
-        return  # cut off while sending
-    assert status in (400, 413)
+        pass  # cut off while sending
+    finally:
+        connection.close()
+    wait_for(lambda: refusals(study) == before + 1)
+    assert request(server, "/alive")[1] == "alive"
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
 
 
 def test_page_is_private_and_self_contained(place: tuple[StudyStore, Server]) -> None:
@@ -183,11 +205,14 @@ def _header(message: Any) -> bytes | None:
 
 
 @pytest.mark.parametrize("size", [FRAME_LIMIT * 5, FRAME_LIMIT * 200])
-def test_huge_frames_end_the_connection(place: tuple[StudyStore, Server], size: int) -> None:
+def test_huge_frames_end_the_connection_and_are_logged(place: tuple[StudyStore, Server], size: int) -> None:
     study, server = place
     token = list(study.tokens().values())[3]
+    before = refusals(study)
     with pytest.raises((websockets.ConnectionClosed, ConnectionError)):
         asyncio.run(conversation(server, token, [b"x" * size]))
+    wait_for(lambda: refusals(study) == before + 1)
+    assert "too large" in study.events(1)[0]["detail"]
 
 
 def test_other_sites_can_not_connect(place: tuple[StudyStore, Server]) -> None:

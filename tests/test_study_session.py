@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from study_tools import NAMES, small_study, truths
 
-from simgan_core.study.session import LIMIT, Message, SubjectScreen
+from simgan_core.study.session import AHEAD, LIMIT, Message, SubjectScreen
 from simgan_core.study.storage import StudyStore
 
 CLIENT = {"user_agent": "test", "window_width": 390, "window_height": 844, "pixel_ratio": 3.0}
@@ -71,6 +71,28 @@ def test_an_answer_is_stored_before_the_next_image_is_sent(study: StudyStore, mo
             screen.receive(answer(0))
     assert last(screen.receive(answer(0)))["type"] == "feedback"
     assert [row["answer"] for row in study.rows() if row["subject"] == name][0] == "real"
+
+
+def test_each_button_has_the_key_and_the_label_of_its_answer(tmp_path: Path) -> None:
+    """Swapped labels would turn every result into its opposite."""
+    study = small_study(tmp_path / "keys.db", keys=("a", "l"), labels=("Photograph", "Computer"))
+    setup = SubjectScreen(study, first(study)[1]).receive(HELLO)[0][0]
+    assert setup["answers"] == [
+        {"value": "real", "key": "a", "label": "Photograph"}, {"value": "refined", "key": "l", "label": "Computer"},
+    ]  # fmt: skip
+
+
+def test_the_next_images_are_there_before_they_are_needed(study: StudyStore) -> None:
+    """A browser decodes them ahead, so that no image appears late; it never holds more than those few."""
+    screen = SubjectScreen(study, first(study)[1])
+    screen.receive(HELLO)
+    screen.receive({"type": "consent"})
+    sent = [content for content, _ in screen.receive({"type": "start"})]
+    assert [one["trial"] for one in sent if one["type"] == "image"] == list(range(AHEAD + 1))
+    assert sent[-1]["type"] == "trial", "the images come before the trial is announced"
+    screen.receive(answer(0))
+    after = [content for content, _ in screen.receive({"type": "next"})]
+    assert [one["trial"] for one in after if one["type"] == "image"] == [AHEAD + 1]
 
 
 def test_same_answer_twice_counts_once(study: StudyStore) -> None:

@@ -15,6 +15,7 @@ from simgan_core.study.pictures import decode_png
 from simgan_core.study.scoring import PAPER, Share, clopper_pearson, over_subjects, per_subject
 
 PARTS = 10  # of the main block, for the learning curve
+SHEET_COLUMNS = 4
 
 
 def stamp(analysis: Analysis) -> str:
@@ -38,7 +39,7 @@ def shares(analysis: Analysis) -> Figure:
     axes.axvline(50, color=COLOURS["neutral"], lw=1)
     for place, (_, share, colour) in enumerate(rows):
         axes.plot([100 * share.low, 100 * share.high], [place, place], color=colour, lw=2)
-        axes.plot(100 * share.value, place, "o", color=colour, ms=5)
+        axes.plot(100 * share.value, place, "o", color=colour, ms=5, clip_on=False)
     axes.set_yticks(range(len(rows)), [str(name) for name, _, _ in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval; shaded: 'cannot tell'", title=stamp(analysis))
@@ -51,8 +52,9 @@ def learning(analysis: Analysis) -> Figure | None:
     main = analysis.main
     if "trial" not in main:
         return None
-    order = pd.to_numeric(main["trial"]).groupby(main["subject"]).rank(pct=True)
-    part = np.minimum((order.to_numpy() * PARTS).astype(int), PARTS - 1)
+    trials = pd.to_numeric(main["trial"]).groupby(main["subject"])
+    before, of = trials.rank(method="first") - 1, trials.transform("size")
+    part = (before * PARTS // of).to_numpy(int)
     right = (main["answer"] == main["truth"]).to_numpy()
     found = [clopper_pearson(int(right[part == k].sum()), int((part == k).sum())) if (part == k).any() else None
              for k in range(PARTS)]  # fmt: skip
@@ -85,12 +87,17 @@ def reaction_times(analysis: Analysis) -> Figure | None:
     return figure
 
 
-def hardest_sheet(pictures: Mapping[str, bytes], table: pd.DataFrame, title: str) -> Figure:
-    """The images of `hardest`, each with its share of wrong answers."""
-    figure, grid = plt.subplots(1, max(1, len(table)), figsize=(1.3 * max(1, len(table)), 1.5), squeeze=False)
+def hardest_sheet(analysis: Analysis, pictures: Mapping[str, bytes], table: pd.DataFrame, title: str) -> Figure:
+    """The images of `in_run.hardest`, each with its share of wrong answers; the title says who answered."""
+    rows = max(1, -(-len(table) // SHEET_COLUMNS))
+    figure, grid = plt.subplots(rows, SHEET_COLUMNS, figsize=(7, 1.35 * rows + 0.5), squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
     for axes, row in zip(grid.flat, table.itertuples(), strict=False):
         show_image(
             axes, decode_png(pictures[str(row.image)]), f"{100 * float(str(row.wrong)):.0f} % wrong of {row.shown}"
         )
-    figure.suptitle(title)
+    if table.empty:
+        figure.text(0.5, 0.4, "no image was misjudged", ha="center")
+    figure.suptitle(f"{title}; {stamp(analysis)}")
     return figure

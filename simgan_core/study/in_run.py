@@ -17,14 +17,14 @@ from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.study.analysis import Analysis, analyse, read_answers
 from simgan_core.study.folders import from_run
 from simgan_core.study.plan import StudySettings
-from simgan_core.study.responders import IdealObserver, Responder, classifier_of, respond
+from simgan_core.study.responders import rehearse
 from simgan_core.study.schema import sqlite_file
 from simgan_core.study.scoring import Confusion, Share, over_subjects, sensitivity
 from simgan_core.study.storage import StudyStore, create_study, open_study
 
 VARIABLE = "SIMGAN_STUDY"
 SIMULATED = "simulated.db"
-PAPER_OBSERVER = IdealObserver(0.0866, 0.174)  # tells as well, and with the same leaning, as the paper's ten people
+PAPER_D_PRIME, PAPER_CRITERION = 0.0866, 0.174  # of the paper's ten people
 CLASSIFIERS = 2
 
 
@@ -67,8 +67,7 @@ def simulate(run: RunFolder, seed: int) -> Path:
     settings = _settings(run)
     stock = from_run(settings, run.path, seed)
     study = create_study(file, settings, stock.pictures, simulated=True, source=stock.origin)
-    observers: list[Responder] = [PAPER_OBSERVER] * (settings.subjects - CLASSIFIERS)
-    respond(study, [*observers, *(classifier_of(study, seed=number) for number in range(CLASSIFIERS))], seed=seed)
+    rehearse(study, d_prime=PAPER_D_PRIME, criterion=PAPER_CRITERION, classifiers=CLASSIFIERS, seed=seed)
     study.close()
     return file
 
@@ -135,15 +134,16 @@ def table_1(analysis: Analysis, paper: Confusion) -> pd.DataFrame:
 
 
 def hardest(analysis: Analysis, truth: str, count: int = 8) -> pd.DataFrame:
-    """Images of one truth that were misjudged most often: image, shown, share of wrong answers."""
+    """Images of one truth that were misjudged, most often first: image, shown, share of wrong answers."""
     own = analysis.main[analysis.main["truth"] == truth]
     wrong = (own["answer"] != own["truth"]).groupby(own["image"])
     table = pd.DataFrame({"shown": wrong.size(), "wrong": wrong.mean()}).rename_axis("image").reset_index()
+    table = table[table["wrong"] > 0]
     return table.sort_values(["wrong", "shown", "image"], ascending=[False, False, True]).head(count)
 
 
 def pictures(where: str, table: pd.DataFrame) -> dict[str, bytes]:
-    """PNG bytes of the images of a table, by id, where the answers came from a database; empty for mere tables."""
+    """PNG bytes of the images of a table, by id, from the database that the answers came from."""
     study = open_study(where)
     try:
         return study.pictures([str(name) for name in table["image"]])

@@ -75,7 +75,8 @@ class Classifier:
     """
 
     def __init__(self, pictures: dict[str, bytes], sources: dict[str, Source], *, seed: int) -> None:
-        ids = sorted(name for name, source in sources.items() if source in ("real", "refined", "synthetic"))
+        shown = [name for name, source in sources.items() if source in ("real", "refined", "synthetic")]
+        ids = sorted(shown, key=lambda name: (sources[name], pictures[name]))  # ids are random in every study
         images = np.stack([decode_png(pictures[name]) for name in ids])
         real = np.array([right_answer(sources[name]) == "real" for name in ids])
         folds = _folds([sources[name] for name in ids], np.random.default_rng(seed))
@@ -127,6 +128,24 @@ def respond(study: StudyStore, responders: Sequence[Responder], *, seed: int = 0
             answer = "real" if found > 0 else "refined"
             following = study.record_answer(session.key, following.number, answer, reaction_ms=reaction_ms).next
         study.end_session(session.key)
+
+
+def rehearse(study: StudyStore, *, d_prime: float, criterion: float, classifiers: int = 0, seed: int = 0) -> list[str]:
+    """Let ideal observers, and classifiers as the last subjects, take a whole study; returns their names in order.
+
+    Raises:
+        ValueError: the study is one of people, or has fewer subjects than classifiers.
+
+    """
+    subjects = study.settings.subjects
+    if not study.simulated:
+        raise ValueError(f"{study.settings.title!r} is a study of people; expected one made with --simulated.")
+    if classifiers > subjects:
+        raise ValueError(f"{classifiers} classifiers found; expected at most {subjects}, one for each subject.")
+    observers: list[Responder] = [IdealObserver(d_prime, criterion)] * (subjects - classifiers)
+    responders = [*observers, *(classifier_of(study, seed=seed + number) for number in range(classifiers))]
+    respond(study, responders, seed=seed)
+    return [responder.name for responder in responders]
 
 
 def _reaction_ms(evidence: float, rng: np.random.Generator) -> float:

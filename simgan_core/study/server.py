@@ -29,6 +29,7 @@ from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.utils import url_path_join
+from tornado.log import gen_log
 from traitlets.config import Config
 from voila.app import Voila
 
@@ -139,12 +140,16 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
         server = tornado.httpserver.HTTPServer(self.app, max_body_size=BODY_LIMIT, max_buffer_size=4 * BODY_LIMIT)
         server.add_sockets(sockets)
         self.ioloop = tornado.ioloop.IOLoop.current()
+        unreadable = _Unreadable(self)
+        gen_log.setLevel(logging.INFO)
+        gen_log.addHandler(unreadable)
         self.on_listening()
         try:
             self.ioloop.start()
         except KeyboardInterrupt:
             pass
         finally:
+            gen_log.removeHandler(unreadable)
             server.stop()
             self.ioloop.run_sync(self.kernel_manager.shutdown_all)
 
@@ -187,6 +192,21 @@ def _configuration() -> Config:
     config.Voila.root_dir = str(WEB)
     config.Voila.log_level = logging.WARNING
     return config
+
+
+class _Unreadable(logging.Handler):
+    """Requests that tornado refuses before any page sees them go to the study's log too, without what was sent."""
+
+    def __init__(self, server: StudyServer) -> None:
+        super().__init__(logging.INFO)
+        self.server = server
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith("Unsatisfiable read") or "too long" in text:
+            self.server.refuse("bad message", "an oversized request")
+        elif text.startswith("Malformed HTTP message"):
+            self.server.refuse("bad message", "a malformed request")
 
 
 class NoAccounts(IdentityProvider):  # type: ignore[misc]

@@ -41,6 +41,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 AWAY_SECONDS = 20  # that a page may lose its websocket, say in a tunnel, before its kernel is ended
+TOO_BIG = 1009  # what the websocket protocol calls it
 _SECRET_PATH = re.compile(r"(/[se]/)[^/?\s]+")
 
 
@@ -154,6 +155,20 @@ class Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             server.refuse("bad message", "websocket without origin, or to a kernel that does not run")
             raise tornado.web.HTTPError(403)
         await super().get(kernel_id=kernel_id)
+
+    def get_websocket_protocol(self) -> Any:
+        """The connection, which also notes a message that is too large to be read at all."""
+        protocol = super().get_websocket_protocol()
+        if protocol is not None:
+            end = protocol.close
+
+            def close(code: int | None = None, reason: str | None = None) -> None:
+                if code == TOO_BIG:
+                    self.refuse_frame("a message too large to be read", close=False)
+                end(code, reason)
+
+            protocol.close = close
+        return protocol
 
     def on_close(self) -> None:
         """A page that is closed does not always say so: one that stays away loses its kernel, and so its session."""
