@@ -34,6 +34,8 @@ JOINTS_36 = (
 )  # fmt: skip
 NYU_14_OF_36 = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)  # the rows that the published evaluation keeps
 
+_NYU_DIGITS = ("TH", "F4", "F3", "F2", "F1")  # in the order of `DIGITS`
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -47,6 +49,23 @@ class Intrinsics:
 
 
 NYU_CAMERA = Intrinsics()
+
+
+def nyu_21(joints_36: Tensor) -> Tensor:
+    """NYU's 36 points [..., 36, 3] in mm read as the 21 joints of `JOINTS_21`: [..., 21, 3].
+
+    NYU has no such set. In its names a segment's B is the end nearer to the wrist, so B of KNU1, KNU2 and KNU3 stand
+    for a finger's MCP, PIP and DIP (the thumb's CMC, MCP and IP), A of KNU3 for the tip, and the middle of PALM_1 and
+    PALM_2 for the wrist. Of these the tips, PIPs, thumb MCP and IP and the wrist are among the 14 published joints,
+    and fitted hands confirm them (`hand_assets`), tips lying some 5 mm inside the skin. Fingers' MCP and DIP and the
+    thumb's CMC are *our reading of the names*: no published position at hand confirms it. Report errors on the 14, not
+    on these.
+    """
+    place = {name: k for k, name in enumerate(JOINTS_36)}
+    ends = ("KNU1_B", "KNU2_B", "KNU3_B", "KNU3_A")
+    rows = [place[f"{digit}_{end}"] for digit in _NYU_DIGITS for end in ends]
+    wrist = joints_36[..., [place["PALM_1"], place["PALM_2"]], :].mean(-2, keepdim=True)
+    return torch.cat([wrist, joints_36[..., rows, :]], -2)
 
 
 def xyz_to_uvd(xyz: Tensor, camera: Intrinsics = NYU_CAMERA) -> Tensor:
@@ -79,6 +98,11 @@ def to_crop_pixels(uvd: Tensor, cube: Tensor, size: tuple[int, int], camera: Int
     """Joints [B, J, 3] from frame pixels to pixels of a crop of `size` (height, width); depth stays."""
     corner, scale = _crop_map(cube, size, camera)
     return torch.cat([(uvd[..., :2] - corner) * scale, uvd[..., 2:]], -1)
+
+
+def crop_uvd(xyz: Tensor, cube: Tensor, size: tuple[int, int], camera: Intrinsics = NYU_CAMERA) -> Tensor:
+    """Joints [B, J, 3] in mm of the camera's frame as pixels of the crop and depth: the pixels of any joint set."""
+    return to_crop_pixels(xyz_to_uvd(xyz, camera), cube, size, camera)
 
 
 def from_crop_pixels(uvd: Tensor, cube: Tensor, size: tuple[int, int], camera: Intrinsics = NYU_CAMERA) -> Tensor:

@@ -76,7 +76,7 @@ def test_side_by_side_gives_the_same_in_the_same_order(data: HandData, tmp_path:
     assert not np.allclose(one.predicted["raw"][0], one.predicted["raw"][1]), "seeds must differ"
 
 
-def test_what_is_trained_is_kept_until_its_settings_change(
+def test_what_is_trained_is_kept_until_its_settings_or_code_change(
     data: HandData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(config: HourglassConfig) -> HandComparison:
@@ -87,6 +87,11 @@ def test_what_is_trained_is_kept_until_its_settings_change(
     np.testing.assert_array_equal(run(QUICK).predicted["raw"], first.predicted["raw"])
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         run(replace(QUICK, learning_rate=2e-3))
+    edited = tmp_path / "hand_estimator.py"
+    edited.write_text(hand_comparison.ESTIMATOR.read_text() + "\n# another estimator\n")
+    monkeypatch.setattr(hand_comparison, "ESTIMATOR", edited)
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        run(QUICK)
 
 
 def moved(truth: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -13,7 +13,20 @@ from scipy.io import savemat
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.nyu import FRAMES, find_frames, load_joints, mask_depth, nyu_root, prepare_nyu, read_depth
-from simgan_core.hand_crop import NYU_14_OF_36, crop_frame, cube_about, decode_depth, encode_depth, paper_values
+from simgan_core.hand_crop import (
+    JOINTS_21,
+    JOINTS_36,
+    NYU_14_OF_36,
+    crop_frame,
+    cube_about,
+    decode_depth,
+    encode_depth,
+    from_crop_pixels,
+    paper_values,
+    to_crop_pixels,
+    xyz_to_uvd,
+)
+from simgan_core.simulators.hand_simulate import hand_labels
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 REAL = DATA_ROOT / "nyu" / "frames" / "depth_1_0000001.png"
@@ -141,6 +154,23 @@ def test_the_fourteen_published_joints(root: Path, tmp_path: Path) -> None:
     found = np.stack(store.annotations()["frame_uvd"].to_list()).reshape(-1, 14, 3)
     uvd = load_joints(root / "nyu/test/joint_data.mat")[1]
     assert np.allclose(found, uvd[:, list(NYU_14_OF_36)])
+
+
+def test_further_joint_sets_in_pixels_and_mm(root: Path, tmp_path: Path) -> None:
+    store = prepare_nyu(root, tmp_path / "out", split="test", kind="real", views=[1], size=(64, 64), progress=False)
+    labels = hand_labels(store)
+    uvd, cube = load_joints(root / "nyu/test/joint_data.mat")[0], torch.from_numpy(labels["cube"].astype(np.float32))
+    assert torch.allclose(
+        from_crop_pixels(torch.from_numpy(labels["uvd_36"].astype(np.float32)), cube, (64, 64)), uvd, atol=0.02
+    )
+    assert np.allclose(labels["uvd_36"][:, list(NYU_14_OF_36)], labels["uvd"], atol=1e-3)
+    joints, names = labels["joints_21"], {name: k for k, name in enumerate(JOINTS_36)}
+    for joint, point in (("thumb_tip", "TH_KNU3_A"), ("index_pip", "F4_KNU2_B"), ("little_mcp", "F1_KNU1_B")):
+        assert np.array_equal(joints[:, JOINTS_21.index(joint)], labels["joints_36"][:, names[point]]), joint
+    wrist = labels["joints_36"][:, [names["PALM_1"], names["PALM_2"]]].mean(axis=1)
+    assert np.allclose(joints[:, 0], wrist, atol=1e-3)
+    pixels = to_crop_pixels(xyz_to_uvd(torch.from_numpy(joints.astype(np.float32))), cube, (64, 64))
+    assert np.allclose(labels["uvd_21"], pixels, atol=0.02)
 
 
 def drop(folder: Path) -> None:

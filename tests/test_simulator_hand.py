@@ -21,6 +21,7 @@ from simgan_core.hand_crop import (
     decode_depth,
     encode_depth,
     from_crop_pixels,
+    nyu_21,
     to_crop_pixels,
     uvd_to_xyz,
     xyz_to_uvd,
@@ -175,6 +176,11 @@ def test_joint_sets_agree(simulator: HandSimulator) -> None:
     assert JOINTS_36[0] == "F1_KNU3_A" and len(JOINTS_36) == 36
     tips = labels.joints_21[:, [20, 16, 12, 8, 4]] - labels.xyz[:, [0, 2, 4, 6, 8]]
     assert (tips.norm(dim=-1) < 9).all()
+    apart = (nyu_21(labels.joints_36) - labels.joints_21).norm(dim=-1)
+    assert apart.max() < 16 and apart.mean() < 7, "every one of NYU's points stands for the joint next to it"
+    others = (nyu_21(labels.joints_36)[:, :, None] - labels.joints_21[:, None]).norm(dim=-1)
+    nearest = others.argmin(-1) == torch.arange(21)
+    assert nearest.float().mean() > 0.9
 
 
 def test_bind_pose_gives_the_mesh_back(assets: HandAssets) -> None:
@@ -252,6 +258,12 @@ def test_store_has_images_and_labels(assets: HandAssets, tmp_path: Path) -> None
     assert store.images().shape == (5, 1, 48, 48) and labels["uvd"].shape == (5, 14, 3)
     assert labels["joints_21"].shape == (5, 21, 3) and labels["joints_36"].shape == (5, 36, 3)
     assert labels["cube"].shape == (5, 4) and labels["view"].tolist() == [0, 1, 2, 0, 1]
+    for name, kept in (("joints_21", "uvd_21"), ("joints_36", "uvd_36")):
+        joints, cube = (torch.from_numpy(labels[key].astype(np.float32)) for key in (name, "cube"))
+        frame = from_crop_pixels(torch.from_numpy(labels[kept].astype(np.float32)), cube, (48, 48))
+        assert torch.allclose(frame, xyz_to_uvd(joints), atol=0.02), name
+        assert ((labels[kept][..., :2] > -8) & (labels[kept][..., :2] < 56)).all(), "pixels of the crop"
+    assert np.allclose(labels["uvd_36"][:, list(NYU_14_OF_36)], labels["uvd"], atol=0.02)
     longer = simulate_hands(12, tmp_path / "b", assets=assets, size=(48, 48), progress=False)
     assert np.array_equal(longer.images(slice(0, 5)), store.images())
     target = HandSimulator(assets, target_ranges(), size=(48, 48)).batch(0, [0])

@@ -35,8 +35,10 @@ from simgan_core.hand_crop import (
     NYU_CAMERA,
     PAPER_BACKGROUND_MM,
     crop_frame,
+    crop_uvd,
     cube_about,
     encode_depth,
+    nyu_21,
     to_crop_pixels,
     uvd_to_xyz,
 )
@@ -165,7 +167,8 @@ def prepare_nyu(
     """Cut the hands of a split out of their frames into a store, frame by frame; memory stays flat.
 
     Columns as for rendered hands: `uvd` (14 joints, crop pixels and mm), `frame_uvd`, `xyz`, `joints_36` (camera frame,
-    mm, y down), `cube`, `view` (0, 1, 2), `pose` (frame, from 0). Without `labels` there is no column at all.
+    mm, y down) and `uvd_36`, `joints_21` and `uvd_21` (our reading of the 36, see `hand_crop.nyu_21`), `cube`, `view`
+    (0, 1, 2), `pose` (frame, from 0). Without `labels` there is no column at all.
 
     Raises DataError that names the first missing or broken file; then nothing is written.
     """
@@ -220,12 +223,16 @@ def _check_hands(crops: Tensor, files: Sequence[Path]) -> None:
 def _annotations(
     uvd: Tensor, cube: Tensor, size: tuple[int, int], view: NDArray[np.int64], frame: NDArray[np.int64]
 ) -> dict[str, Any]:
-    kept = uvd[:, NYU_14_OF_36]
+    kept, xyz = uvd[:, NYU_14_OF_36], uvd_to_xyz(uvd)
+    common = nyu_21(xyz)
     columns = {
         "uvd": to_crop_pixels(kept, cube, size),
         "frame_uvd": kept,
         "xyz": uvd_to_xyz(kept),
-        "joints_36": uvd_to_xyz(uvd),
+        "joints_36": xyz,
+        "joints_21": common,
+        "uvd_36": to_crop_pixels(uvd, cube, size),
+        "uvd_21": crop_uvd(common, cube, size),
         "cube": cube,
     }
     flat: dict[str, Any] = {name: values.flatten(1).numpy().astype(np.float32) for name, values in columns.items()}

@@ -26,8 +26,10 @@ from simgan_core.evaluation.hand import pck_area, pck_curve
 from simgan_core.evaluation.statistics import Estimate, paired_difference, two_level_bootstrap
 from simgan_core.hand_estimator import predict_joints, train_hourglass
 from simgan_core.parallel import default_workers, side_by_side
+from simgan_core.provenance import PACKAGE, code_fingerprint
 
 Floats = NDArray[np.float32]
+ESTIMATOR = PACKAGE / "hand_estimator.py"
 WITHIN_PX = 5.0
 """The paper's distance (table 4), in pixels of its 224 x 224 crop."""
 AREA_UP_TO_PX = 20.0
@@ -119,7 +121,7 @@ def compare_hand_arms(
     workers: int | None = None,
     progress: bool = True,
 ) -> HandComparison:
-    """Train and test every arm with every seed, reading what an earlier call with equal settings left in `out`.
+    """Train and test every arm with every seed, reading what an earlier call with equal code and settings left.
 
     Every arm makes the same number of updates of the same network; only its images differ.
 
@@ -166,7 +168,8 @@ def rows_of_views(store: Store, views: int) -> NDArray[np.int64]:
 def _predict_arm(task: Task) -> Floats:
     arm, seed, training_path, test_path, config, out = task
     training, test = Store.open(training_path), Store.open(test_path)
-    parts = [arm.views, seed, dataclasses.asdict(config), training.checksum, test.checksum]
+    code = code_fingerprint(ESTIMATOR)  # an edited estimator must not be credited with the old one's estimates
+    parts = [code, arm.views, seed, dataclasses.asdict(config), training.checksum, test.checksum]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = out / f"{arm.name}-seed{seed}.npz"
     if path.exists():

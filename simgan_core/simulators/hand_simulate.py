@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from simgan_core.datasets.store import Store, StoreWriter
+from simgan_core.hand_crop import crop_uvd
 from simgan_core.simulators.hand import HandBatch, HandSimulator
 from simgan_core.simulators.hand_assets import HandAssets
 from simgan_core.simulators.hand_ranges import HandRanges
@@ -101,14 +102,20 @@ def simulate_hands(
 
 
 def label_columns(hands: HandBatch) -> dict[str, NDArray[np.generic]]:
-    """The columns of a store: one row per image; joints are flattened, see `hand_labels`."""
+    """The columns of a store: one row per image; joints are flattened, see `hand_labels`.
+
+    Every joint set is there in mm and as `uvd`, `uvd_21` and `uvd_36` in pixels of the crop and mm.
+    """
     labels, parameters = hands.labels, hands.parameters
+    size = (hands.depth.shape[-2], hands.depth.shape[-1])
     columns = {
         "uvd": labels.uvd.flatten(1),
         "frame_uvd": labels.frame_uvd.flatten(1),
         "xyz": labels.xyz.flatten(1),
         "joints_21": labels.joints_21.flatten(1),
         "joints_36": labels.joints_36.flatten(1),
+        "uvd_21": crop_uvd(labels.joints_21, labels.cube, size).flatten(1),
+        "uvd_36": crop_uvd(labels.joints_36, labels.cube, size).flatten(1),
         "cube": labels.cube,
         "view": labels.view,
         "pose": labels.pose,
