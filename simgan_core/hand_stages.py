@@ -1,4 +1,4 @@
-"""The long stages of 08_hand_pose, resumable: stores, refiners of all seeds, refined hands, hourglasses.
+"""The long stages of 08_hand_pose, resumable: stores, refiners of all seeds (for 04 too), refined hands, hourglasses.
 
 As in `stages`, each leaves a fingerprint of what decides its result; a rerun with the same one goes on or returns.
 """
@@ -91,6 +91,12 @@ def train_hand_refiners(hands: HandRun, *, workers: int | None = None, progress:
 
 
 def _train(task: _Training) -> None:
+    """Train and refine; a notebook that runs beside and wants the same training waits for it."""
+    with alone(task.hands.refiner(task.kind, task.seed).with_suffix(".lock")):
+        _train_alone(task)
+
+
+def _train_alone(task: _Training) -> None:
     hands, config = task.hands, to_dict(task.hands.config)
     synthetic, target = Store.open(hands.stores.synthetic), Store.open(hands.stores.target)
     folder = hands.refiner(task.kind, task.seed)

@@ -3,7 +3,8 @@
 synthetic      labelled renders (or NYU's synthetic doubles), three views of every pose, view 0 frontal
 target         the target domain, three views, no labels: what R refines towards
 target_labels  the same images with labels: for the arm 'real' alone
-validation     labelled frontal target images, for choosing settings
+validation     labelled frontal target images that no training sees: the target's edges are measured on them
+               (`hand_edges`), which is how settings of R can be judged without a label and without the test
 test           labelled frontal target images that nothing else has seen
 
 embedded  synthetic: the procedural hand. Target: a *stand-in*, another hand recorded by a Kinect-style camera.

@@ -5,6 +5,7 @@ measure, fixed before any run: around the silhouette of each image (a band of tw
 side) the strength of the local change is taken, |4 x - left - right - up - down| / 4 in levels of 255. The *edge
 distance* is the Wasserstein-1 distance, in levels, between the distribution of that strength in refined images and in
 images of the target domain. 0 means that edges are as sharp, as jagged and as torn as the target's; no label is used.
+`simgan_core.hand_edges` applies it to a run.
 
 Shapes: N images, H W crop, K bins. Images are uint8 [N, 1, H, W]; 0 is background.
 """
