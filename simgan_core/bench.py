@@ -1,4 +1,4 @@
-"""Speed of this machine: eyes rendered, refiner updates, steps of Algorithm 1, gaze CNN updates, each in images/s.
+"""Speed of this machine: eyes and hands rendered, refiner updates, steps of Algorithm 1, gaze CNN updates, in images/s.
 
 Rates are of processor time on a CPU, which other processes disturb least, and of wall time on a GPU; of the repetitions
 the fastest quarter's slowest counts. `store_images_per_s` alone is wall time of the whole way into a store.
@@ -17,13 +17,17 @@ from torch import nn
 
 from simgan_core import losses, provenance
 from simgan_core.config import Config
+from simgan_core.config_hand import HandConfig, hand_profile
 from simgan_core.gaze_estimator import GazeCNN, euclidean_loss
+from simgan_core.hand_training import build_hand_networks
 from simgan_core.models import build_networks, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.simulators.eye import EyeSimulator
 from simgan_core.simulators.simulate import RENDER_BATCH, load_assets, one_thread, simulate_eyes
 
 GPU_RENDER_BATCH = 1024
+MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
+"""Rows of the square matrices whose product is what a device can do at best: large enough to fill it."""
 Results = dict[str, object]
 
 
@@ -88,6 +92,62 @@ def bench_hands(*, seconds: float, device: str = "auto") -> Results:
     return results
 
 
+def bench_hand_refiner(hand: HandConfig, *, seconds: float, device: str = "auto") -> Results:
+    """Forward and backward pass of R for hands: images/s, and its share of the arithmetic of a large matrix product.
+
+    Both are measured here, one after the other, in the same precision and on the same clock. A multiplication with its
+    addition counts as two operations; `hand_refiner_gflop_per_image` is counted, not estimated.
+    """
+    chosen = resolve_device(device)
+    precision = resolve_precision("auto", chosen)
+    side, batch = hand.side, hand.method.training.batch
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # as training does
+        update = _hand_refiner_update(
+            hand, torch.rand(batch, 1, side, side, device=chosen) * 2 - 1, precision == "bf16"
+        )
+        of_refiner = rate(update, batch, seconds, chosen)
+        of_matmul = _matmul_gflop_per_s(precision == "bf16", seconds, chosen)
+    gflop = _hand_refiner_gflop(hand)
+    return {
+        "hand_refiner_side": side,
+        "hand_refiner_batch": batch,
+        "hand_refiner_precision": precision,
+        "hand_refiner_images_per_s": of_refiner,
+        "hand_refiner_gflop_per_image": round(gflop, 4),
+        "matmul_gflop_per_s": of_matmul,
+        "hand_refiner_share_of_matmul": round(of_refiner * gflop / of_matmul, 4),
+    }
+
+
+def _hand_refiner_update(hand: HandConfig, images: torch.Tensor, bf16: bool) -> Callable[[], None]:
+    refiner = to_channels_last(build_hand_networks(hand, hand.method, 0)[0].to(images.device))
+
+    def update() -> None:
+        refiner.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            refined = refiner(images)
+        torch.autograd.backward(losses.self_regularisation(refined, images, losses.identity))
+
+    return update
+
+
+def _hand_refiner_gflop(hand: HandConfig) -> float:
+    """Operations of forward and backward pass for one image, in thousand millions; nothing is computed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    refiner = build_hand_networks(hand, hand.method, 0)[0].to("meta")
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(refiner(torch.empty(1, 1, hand.side, hand.side, device="meta")).sum())
+    return float(counter.get_total_flops()) / 1e9
+
+
+def _matmul_gflop_per_s(bf16: bool, seconds: float, device: torch.device) -> float:
+    side = MATMUL_SIDE["cuda" if device.type == "cuda" else "cpu"]
+    kind = torch.bfloat16 if bf16 else torch.float32
+    a, b = (torch.rand(side, side, device=device, dtype=kind) for _ in range(2))
+    return round(rate(lambda: a @ b, round(2 * side**3 / 1e6), seconds, device) / 1e3, 1)
+
+
 def bench_method(config: Config, *, seconds: float, device: str = "auto") -> Results:
     """Rates of R's update, of a step of Algorithm 1 and of the gaze CNN's update, by layout and precision."""
     chosen = resolve_device(device)
@@ -105,9 +165,17 @@ def bench(config: Config, assets_folder: Path | None, *, count: int, seconds: fl
         {"profile": config.profile, "device": str(resolve_device(device)), "threads": torch.get_num_threads()}
         | bench_simulator(assets_folder, count=count, seconds=seconds, device=device)
         | bench_hands(seconds=seconds, device=device)
+        | bench_hand_refiner(_hand_size(config, device), seconds=seconds, device=device)
         | bench_method(config, seconds=seconds, device=device)
         | {"commit": provenance.commit(), "hardware": provenance.device()}
     )
+
+
+def _hand_size(config: Config, device: str) -> HandConfig:
+    """The paper's size on a GPU; on a CPU, where one such batch takes minutes, that of profile cpu at most."""
+    if resolve_device(device).type == "cuda":
+        return hand_profile("gpu")
+    return hand_profile("smoke" if config.profile == "smoke" else "cpu")
 
 
 def _images(config: Config, count: int, device: torch.device) -> torch.Tensor:
