@@ -57,7 +57,7 @@ def create(
     ] = False,
 ) -> None:
     """Plan a study on two folders of images or on a run, and write it with its pictures to a database."""
-    from simgan_core.study.storage import create_study
+    from simgan_core.study.storage import create_study, shown_name
 
     options = {
         "subjects": subjects, "real": n_real, "refined": n_refined, "control": control, "practice": practice,
@@ -68,7 +68,8 @@ def create(
     stock = _stock(chosen, real, refined, synthetic, run, run_seed, size=size, grey=grey)
     study = create_study(database, chosen, stock.pictures, simulated=simulated, source=stock.origin)
     study.close()
-    typer.echo(f"{chosen.subjects} subjects, {chosen.trials} trials each\nnext: simgan study serve {_quoted(database)}")
+    typer.echo(f"{chosen.subjects} subjects, {chosen.trials} trials each")
+    typer.echo(f"next: simgan study serve {_quoted(shown_name(database))}")  # a URL's password shows as ***
 
 
 @study_app.command()
@@ -239,6 +240,8 @@ def _report(found: dict[str, Any]) -> str:
     if found["excluded_subjects"]:
         lines.append(f"left out for failed attention checks: {', '.join(found['excluded_subjects'])}")
     lines.append(f"C1: {found['claim']['verdict']}. {found['claim']['note']}")
+    if found["origin"].get("real_is_standin"):
+        lines.append("'real' here are images of the stand-in target, which are none")
     return _stamp(found["simulated"]) + "\n".join(lines)
 
 

@@ -31,6 +31,7 @@ from simgan_core.study.storage import StudyStore, create_study, open_study
 
 RUNNER = CliRunner()
 TWO = dataclasses.replace(SMALL, control=0)
+OTHER = {"real": "refined", "refined": "real"}
 
 
 def simgan(*arguments: object) -> dict:
@@ -83,6 +84,16 @@ def test_what_would_give_the_truth_away_is_refused(tmp_path: Path, second: dict,
         found = from_folders(settings, first, folder(tmp_path / "b", **options))
         create_study(tmp_path / "s.db", settings, found.pictures)
     assert not (tmp_path / "s.db").exists()
+
+
+def test_one_folder_for_two_kinds_of_images_is_refused(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", count=40)
+    (tmp_path / "link").symlink_to(a)
+    for other in (a, tmp_path / "link", tmp_path / "a" / ".." / "a"):
+        with pytest.raises(DataError, match="the same folder for real and refined images"):
+            from_folders(TWO, a, other)
+    with pytest.raises(DataError, match="the same folder for refined and synthetic images"):
+        from_folders(SMALL, folder(tmp_path / "b", seed=1), a, a)
 
 
 def test_sizes_and_colours_can_be_brought_into_line(tmp_path: Path) -> None:
@@ -139,6 +150,31 @@ def test_programs_answer_simulated_studies_only_and_are_stamped_everywhere(tmp_p
         assert "simulated responders, not people" in claim["title"] and "No person was asked" in claim["note"]
     printed = RUNNER.invoke(app, ["study", "analyse", str(table)]).output
     assert printed.startswith("SIMULATED")
+
+
+@pytest.mark.parametrize("responder", [None, "", "human"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_that_says_simulated_is_none_of_people(tmp_path: Path, responder: str | None, suffix: str) -> None:
+    """Somebody takes the names of the responders out of an export, or a spreadsheet writes TRUE for True."""
+    with simulated(tmp_path / "s.db") as study:
+        (file, *_) = export(study, tmp_path / f"s{suffix}")
+    table = pd.read_csv(file) if suffix == ".csv" else pd.read_parquet(file)
+    table = table.drop(columns="responder") if responder is None else table.assign(responder=responder)
+    if suffix == ".csv":
+        table.assign(simulated="TRUE").to_csv(file, index=False)
+    else:
+        table.to_parquet(file)
+    found = analyse(read_answers(file)).to_dict()
+    assert found["simulated"] and found["claim"]["verdict"] == "not evaluated" and found["claim"]["ours"] is None
+
+
+def test_a_table_of_people_stays_one_and_an_unclear_one_is_refused(tmp_path: Path) -> None:
+    table = answers(PAPER)
+    table.assign(simulated=False).to_csv(tmp_path / "people.csv", index=False)
+    assert not read_answers(tmp_path / "people.csv").simulated
+    table.assign(simulated="perhaps").to_csv(tmp_path / "unclear.csv", index=False)
+    with pytest.raises(DataError, match="simulated 'perhaps' in line 2"):
+        read_answers(tmp_path / "unclear.csv")
 
 
 def test_a_rehearsal_fills_a_simulated_study_and_no_other(tmp_path: Path) -> None:
@@ -214,6 +250,38 @@ def test_rules_that_were_fixed_beforehand_are_applied() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "left_out"),
+    [
+        ([], False), ([("real", 1)], True),  # of 2 checks, one for each answer: as if one key were pressed throughout
+        ([("real", 1), ("refined", 1)], True), ([("real", 3), ("refined", 0)], True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("each", [1, 3])
+def test_who_presses_one_key_throughout_is_left_out(wrong: list[tuple[str, int]], left_out: bool, each: int) -> None:
+    """Of three checks for each answer, one slip of each is forgiven; all of one answer are not."""
+    missed = dict(wrong)
+    rows = [("s0", truth, truth if k >= missed.get(truth, 0) else "timeout" if k else OTHER[truth])
+            for truth in OTHER for k in range(each)]  # fmt: skip
+    checks = pd.DataFrame(rows, columns=["subject", "truth", "answer"]).assign(kind="attention")
+    main = answers(Confusion(20, 0, 20, 0), subjects=2).assign(kind="main")
+    found = analyse(Answers(pd.concat([main, checks], ignore_index=True), ("human",), {}))
+    forgiven = each == 3 and max(missed.values(), default=0) <= 1
+    assert found.excluded == (("s0",) if left_out and not forgiven else ())
+    assert found.attention["failed"].tolist() == [bool(found.excluded)]
+
+
+def test_one_key_throughout_is_noticed_in_a_study_with_the_default_checks(tmp_path: Path) -> None:
+    with small_study(tmp_path / "s.db", TWO) as study:
+        for token in study.tokens().values():
+            session = study.open_session(token)
+            study.give_consent(session.key)
+            for trial in study.plan().subjects[0]:
+                study.record_answer(session.key, trial.number, "real")
+    with pytest.raises(ValueError, match="2 subjects who failed the attention checks"):
+        analyse(read_answers(tmp_path / "s.db"))
+
+
+@pytest.mark.parametrize(
     ("main", "control", "subjects", "verdict"),
     [
         (Confusion(500, 500, 500, 500), Confusion(80, 20, 20, 80), 10, "supported"),
@@ -273,7 +341,8 @@ def test_an_export_gives_the_same_analysis_as_its_database(tmp_path: Path) -> No
         results.append(simgan("analyse", tmp_path / name))
     results.append(simgan("analyse", tmp_path / "s.db"))
     for result in results:
-        del result["origin"], result["mixed_model"]
+        assert result["mixed_model"] is not None
+        del result["origin"]
     assert results[0] == results[1] == results[2]
     about = json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"simgan_study"])
     assert about == json.loads((tmp_path / "s.json").read_text())
@@ -318,6 +387,7 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
     named = [f"--{path.name}={path}" for path in folders]
     result = RUNNER.invoke(app, ["study", "create", str(tmp_path / "s.db"), *named, *options])
     assert result.exit_code == 0 and "3 subjects, 14 trials each" in result.output
+    assert f"simgan study serve {tmp_path / 's.db'}" in result.output
     links = simgan("links", tmp_path / "s.db", "--base-url", "https://lab.example/study/")
     assert len(set(links["subjects"].values())) == 3
     assert all(link.startswith("https://lab.example/study/s/") for link in links["subjects"].values())
@@ -330,6 +400,19 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
         table.to_csv(tmp_path / name, index=False)
     compared = simgan("compare", tmp_path / "a.csv", tmp_path / "b.csv")
     assert compared["accuracy"]["value"] == 0 and compared["p_two_sided"] > 0.05
+
+
+def test_create_does_not_print_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(where: str, *_arguments: object, **_named: object) -> StudyStore:
+        assert "opensesame" in where
+        return small_study(tmp_path / "s.db", TWO)
+
+    monkeypatch.setattr("simgan_core.study.storage.create_study", made)
+    named = [f"--{name}={folder(tmp_path / name, count=60, seed=k)}" for k, name in enumerate(("real", "refined"))]
+    url = "postgresql://lab:opensesame@db.example/study"
+    result = RUNNER.invoke(app, ["study", "create", url, *named, "--control", "0"])
+    assert result.exit_code == 0 and "opensesame" not in result.output
+    assert "simgan study serve 'postgresql://lab:***@db.example/study'" in result.output
 
 
 @pytest.mark.parametrize(

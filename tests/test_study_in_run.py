@@ -87,6 +87,20 @@ def test_peoples_answers_take_the_place_of_programs(run: RunFolder, monkeypatch:
     assert in_run.answers_of(run, 0)[0] == str(elsewhere)
 
 
+def test_a_run_on_the_stand_in_never_tells_people_that_it_is_real(run: RunFolder) -> None:
+    study, _token = in_run.people_study(run, 0)
+    settings = study.settings
+    study.close()
+    texts = " ".join((settings.title, *settings.labels, settings.consent, settings.instructions))
+    assert settings.labels == ("Target", "Imitation") and "photo" not in texts and "real" not in texts.lower()
+    mini = RunFolder.create(run.path.parent / "mini", data="mini", config=profile("smoke"))
+    for seed, path in enumerate((mini.stores / "real", mini.stores / "synthetic", mini.refined(0))):
+        toy_store(path, 40, seed, real=path.name == "real")
+    study, _token = in_run.people_study(mini, 0)
+    assert study.settings.labels == ("Real", "Synthetic") and "photograph of a real eye" in study.settings.instructions
+    study.close()
+
+
 def test_metrics_have_the_names_that_other_programs_read() -> None:
     metrics = in_run.metrics(people())
     accuracy = metrics["turing.accuracy"]

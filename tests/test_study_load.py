@@ -1,5 +1,6 @@
 """Many subjects at once, the server killed in the middle: nothing confirmed is lost, nothing counts twice."""
 
+import asyncio
 import copy
 import json
 import os
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from simgan_core.study.load import compare, load_study, measure, report_text, run_load
-from simgan_core.study.load_client import Run
+from simgan_core.study.load_client import Run, Subject, free_port
 
 
 def test_few_subjects_and_a_killed_server(tmp_path: Path) -> None:
@@ -18,6 +19,18 @@ def test_few_subjects_and_a_killed_server(tmp_path: Path) -> None:
     assert verdict["stored"] == verdict["planned"] == verdict["confirmed"] == 24
     assert verdict["finished"] == 3 and verdict["reconnects"] >= 1, "nobody noticed the kill: it tested nothing"
     assert run.kernel_mib and all(5 < one < 500 for one in run.kernel_mib)
+
+
+def test_a_client_that_never_gets_through_gives_up_and_the_run_fails(tmp_path: Path) -> None:
+    study = load_study(tmp_path / "study.db", 1, 4)
+    run = Run(1, 4, killed=False)
+    client = Subject("a", f"http://127.0.0.1:{free_port()}", "x" * 43, run, 50, seed=0)
+    assert 60 < client.patience < 600
+    client.patience = 1.5
+    asyncio.run(asyncio.wait_for(client.take_part(), 60))
+    assert (run.finished, run.gave_up) == (0, 1)
+    assert compare(study.rows(), run)["gave_up"] == 1
+    study.close()
 
 
 def test_lost_changed_and_double_answers_are_noticed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -16,6 +17,7 @@ from simgan_core.study.plan import (
     make_plan,
     ordered,
     right_answer,
+    standin_texts,
 )
 
 PLENTY = {"real": 400, "refined": 400, "synthetic": 400, "attention_real": 1, "attention_refined": 1}
@@ -119,7 +121,17 @@ def test_an_id_says_nothing_without_the_secret() -> None:
     assert max(len(list(run)) for _, run in itertools.groupby(sources)) < 20
 
 
+def test_texts_for_the_stand_in_call_nothing_real() -> None:
+    standin = standin_texts(StudySettings(seed=3))
+    assert standin.seed == 3 and standin == standin_texts(standin)
+    texts = " ".join((standin.title, *standin.labels, standin.consent, standin.instructions, standin.end))
+    assert not re.search(r"\breal|photo", texts, re.IGNORECASE)
+    own = StudySettings(title="Mine", labels=("A", "B"))
+    assert (standin_texts(own).title, standin_texts(own).labels) == ("Mine", ("A", "B")), "an experimenter's own stay"
+
+
 def test_settings_survive_json_and_bad_ones_are_refused() -> None:
+    assert StudySettings(keys=("ф", "о")).keys == ("ф", "о") and StudySettings(keys=("α", "1")).keys == ("α", "1")
     chosen = dataclasses.replace(StudySettings(), keys=("a", "ö"), deadline_ms=900, title="Ist das echt?")
     assert StudySettings.from_json(chosen.to_json()) == chosen
     for text, message in (
@@ -127,6 +139,7 @@ def test_settings_survive_json_and_bad_ones_are_refused() -> None:
         ('{"keys": ["f", "F"]}', "two different"), ('{"keys": "fj"}', "expected two texts"),
         ('{"subjects": "3"}', "whole number"), ('{"real": 0, "refined": 0}', "at least one trial"),
         ('{"real": 30, "refined": 2, "max_run": 3}', "runs longer than 3"), ('{"images": "both"}', "'same'"),
+        ('{"keys": ["f", "\u043e"]}', "letters of one script"), ('{"keys": ["\u0130", "a"]}', "single characters"),
         ('{"exposure_ms": 0}', "at least 1"), ('{"consent": 3}', "expected text"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):

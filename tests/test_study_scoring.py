@@ -104,6 +104,11 @@ def test_the_mixed_model_finds_ability_and_no_ability() -> None:
     assert scoring.mixed_logistic(answers(Confusion(5, 0, 5, 0), subjects=2)) is None
 
 
+def test_the_mixed_model_gives_the_same_numbers_again() -> None:
+    table = people(6, 40, 0.4, seed=7)
+    assert scoring.mixed_logistic(table) == scoring.mixed_logistic(table)
+
+
 def test_equivalence_needs_answers_and_not_only_chance() -> None:
     assert scoring.equivalence(517, 1000, 0.05).holds, "the paper's answers, were they independent"
     few = scoring.equivalence(10, 20, 0.05)

@@ -69,7 +69,8 @@ def test_bad_and_foreign_tokens_get_a_clear_page_and_are_logged(place: tuple[Stu
 def test_experimenter_sees_counts_and_no_score(place: tuple[StudyStore, Server]) -> None:
     study, server = place
     status, page, headers = request(server, f"/e/{study.experimenter_token}")
-    assert status == 200 and "Live" in page or "live" in page
+    assert status == 200
+    assert f"<h1>{study.settings.title}</h1>" in page and "<title>Study: live counts</title>" in page
     assert "'nonce-" in headers["content-security-policy"]
     status, text, _headers = request(server, f"/e/{study.experimenter_token}/counts")
     found = json.loads(text)
@@ -145,6 +146,24 @@ def test_page_is_private_and_self_contained(place: tuple[StudyStore, Server]) ->
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     for word in ("https://", "subject_page", "study.db", name, *NAMES):
         assert word not in text, word
+
+
+def test_a_killed_server_leaves_nobody_in_a_window(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "study.db", subjects=1)
+    server = Server(study_file(study))
+    server.start()
+
+    def live() -> bool:
+        counts = json.loads(request(server, f"/e/{study.experimenter_token}/counts")[1])
+        return bool(counts["subjects"][0]["live"])
+
+    asyncio.run(conversation(server, next(iter(study.tokens().values())), []))
+    assert live(), "its kernel waits for the page to come back"
+    server.kill()
+    server.start()
+    assert not live() and study.counts()[0]["live"], "the session that nobody ended is still there"
+    server.stop()
+    study.close()
 
 
 async def conversation(server: Server, token: str, frames: list[Any]) -> tuple[list[Any], str]:

@@ -58,6 +58,23 @@ def test_whole_study_in_order(study: StudyStore) -> None:
     assert {row["window_width"] for row in rows} == {390}
 
 
+def test_breaks_between_blocks_are_offered_whatever_break_every_says(tmp_path: Path) -> None:
+    for every, breaks in ((None, [6]), (4, [4, 6, 8])):
+        study = small_study(tmp_path / f"{every}.db", control=2, break_every=every)
+        screen = started(study, first(study)[1])
+        found = []
+        for number in range(study.settings.trials):
+            done = last(screen.receive(answer(number)))
+            if done.get("kind") == "break":
+                found.append(number + 1 - study.settings.practice)
+            if done["type"] != "trial":
+                screen.receive({"type": done.get("action") or "next"})
+            if done.get("type") == "feedback":
+                screen.receive({"type": "start"})
+        assert found == breaks, every
+        study.close()
+
+
 def test_an_answer_is_stored_before_the_next_image_is_sent(study: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     name, token = first(study)
     screen = started(study, token)

@@ -4,9 +4,10 @@
     analysis.to_dict()                     # what `simgan study analyse --json` prints
     judge_c1(analysis, profile="cpu")      # the row of the scorecard
 
-Fixed beforehand, for every study: practice and timeouts do not count; who fails more than half of the attention checks
-is left out; C1 is judged by people alone, at least `FEWEST_SUBJECTS` of them, and only where the control shows that
-they looked (they tell unrefined renders from real images).
+Fixed beforehand, for every study: practice and timeouts do not count; who passes no more than half of the attention
+checks of either answer is left out (pressing one key throughout passes all of one); C1 is judged by people alone, at
+least `FEWEST_SUBJECTS` of them, and only where the control shows that they looked (they tell unrefined renders from
+real images).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Analysis:
     main: pd.DataFrame
     control: Control | None
     excluded: tuple[str, ...]
-    attention: pd.DataFrame  # subject, checks, passed
+    attention: pd.DataFrame  # subject, checks, passed, failed (whether the subject is left out)
     timeouts: int
 
     @property
@@ -142,7 +143,7 @@ def read_answers(where: str | Path) -> Answers:
     """Answers from a study's database (file or URL), or from a table (CSV, Parquet).
 
     A table needs the columns subject, truth and answer (values 'real' and 'refined'); `kind`, `trial`, `image`,
-    `reaction_ms`, `source` and `responder` are used where they exist.
+    `reaction_ms`, `source`, `responder` and `simulated` are used where they exist.
 
     Raises:
         DataError: no such file, a missing column, a value that is none of these; the message names the row.
@@ -173,7 +174,7 @@ def analyse(answers: Answers) -> Analysis:
     table = answers.table
     timeouts = table["answer"] == "timeout"
     attention = _attention(table[table["kind"] == "attention"])
-    excluded = tuple(attention.loc[attention["passed"] * 2 < attention["checks"], "subject"])
+    excluded = tuple(attention.loc[attention["failed"], "subject"])
     counted = table[~timeouts & ~table["subject"].isin(excluded)]
     main = counted[counted["kind"] == "main"]
     if main.empty:
@@ -280,8 +281,20 @@ def _from_table(path: Path, table: pd.DataFrame) -> Answers:
         _bad_row(path, table[table.duplicated(["subject", "trial"])], "trial", "one answer per subject and trial")
     if "reaction_ms" in table:
         table["reaction_ms"] = pd.to_numeric(table["reaction_ms"], errors="coerce")
-    responders = tuple(sorted(set(table["responder"]) - {""})) if "responder" in table else ()
+    responders = _responders(path, table)
     return Answers(table.drop(columns="row").reset_index(drop=True), responders, {"kind": "table", "file": path.name})
+
+
+def _responders(path: Path, table: pd.DataFrame) -> tuple[str, ...]:
+    """Who answered, by the columns `responder` and `simulated`: either of them is enough to name a program."""
+    named = table["responder"] if "responder" in table else pd.Series("", table.index)
+    found = set(named) - {""}
+    if "simulated" in table:
+        said = table.assign(simulated=table["simulated"].fillna("").astype(str).str.strip().str.casefold())
+        _check_values(path, said, "simulated", ("true", "false", "1", "0", ""))
+        if (said["simulated"].isin(["true", "1"]) & ~named.str.startswith("simulated")).any():
+            found.add("simulated")
+    return tuple(sorted(found))
 
 
 def _check_values(path: Path, table: pd.DataFrame, column: str, allowed: Sequence[str]) -> None:
@@ -299,9 +312,12 @@ def _bad_row(path: Path, rows: pd.DataFrame, column: str, expected: str) -> None
 
 
 def _attention(checks: pd.DataFrame) -> pd.DataFrame:
-    """How many checks each subject had and passed; a timeout is not passed."""
-    passed = (checks["answer"] == checks["truth"]).groupby(checks["subject"])
-    return pd.DataFrame({"checks": passed.size(), "passed": passed.sum()}).rename_axis("subject").reset_index()
+    """How many checks each subject had and passed, and who failed; a timeout is not passed."""
+    right = checks["answer"] == checks["truth"]
+    failed = right.groupby([checks["subject"], checks["truth"]]).mean() <= 0.5
+    passed = right.groupby(checks["subject"])
+    columns = {"checks": passed.size(), "passed": passed.sum(), "failed": failed.groupby("subject").any()}
+    return pd.DataFrame(columns).rename_axis("subject").reset_index()
 
 
 def _control(answers: pd.DataFrame) -> Control | None:

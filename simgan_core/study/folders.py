@@ -53,7 +53,7 @@ def from_folders(
     False all as grey; None keeps what they are, which must then be the same.
 
     Raises:
-        DataError: no images, a broken one, different sizes or channels, the same picture in two folders.
+        DataError: no images, a broken one, different sizes or channels, one folder or picture for two sources.
 
     """
     folders: dict[Source, Path] = {"real": Path(real), "refined": Path(refined)}
@@ -64,18 +64,19 @@ def from_folders(
                 remedy="name that folder (--synthetic), or plan without a control block (--control 0)",
             )  # fmt: skip
         folders["synthetic"] = Path(synthetic)
+    _check_folders(folders)
     drawn = {source: _drawn(settings, source, image_files(folder)) for source, folder in folders.items()}
     _warn_of_formats(drawn)
     pictures: dict[Source, list[Picture]] = {}
     first: tuple[Path, tuple[int, ...]] | None = None
-    seen: dict[str, Path] = {}
+    seen: dict[str, tuple[Source, Path]] = {}
     for source, files in drawn.items():
         pictures[source] = []
         for file in files:
             image = _read(file, size, colour)
             first = first or (file, image.shape)
             _check_same(file, image.shape, first)
-            _check_new(file, image, seen)
+            _check_new(source, file, image, seen)
             pictures[source].append(Picture(file.name, encode_png(image)))
     origin: dict[str, object] = {source: folder.resolve().name for source, folder in folders.items()}
     return Stock(pictures, {"kind": "folders", **origin})
@@ -174,14 +175,26 @@ def _check_same(file: Path, shape: tuple[int, ...], first: tuple[Path, tuple[int
     )  # fmt: skip
 
 
-def _check_new(file: Path, image: UInt8, seen: dict[str, Path]) -> None:
+def _check_folders(folders: Mapping[Source, Path]) -> None:
+    """One folder for two sources: nobody can tell its pictures from themselves."""
+    first: dict[Path, Source] = {}
+    for source, folder in folders.items():
+        other = first.setdefault(folder.resolve(), source)
+        if other != source:
+            raise DataError(
+                folder, found=f"the same folder for {other} and {source} images",
+                expected="a folder of its own for each", remedy="name the folder of the other images",
+            )  # fmt: skip
+
+
+def _check_new(source: Source, file: Path, image: UInt8, seen: dict[str, tuple[Source, Path]]) -> None:
     digest = hashlib.sha256(image.tobytes()).hexdigest()
-    if digest in seen and seen[digest].parent != file.parent:
+    other, twin = seen.setdefault(digest, (source, file))
+    if other != source:
         raise DataError(
-            file, found=f"the same picture as {seen[digest]}", expected="different pictures in different folders",
+            file, found=f"the same picture as {twin}", expected="different pictures in different folders",
             remedy="remove one of them; nobody can tell a picture from itself",
         )  # fmt: skip
-    seen[digest] = file
 
 
 def _warn_of_formats(drawn: Mapping[Any, Sequence[Path]]) -> None:

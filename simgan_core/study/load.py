@@ -73,6 +73,7 @@ def compare(rows: Sequence[dict[str, Any]], run: Run) -> dict[str, Any]:
         "changed": sum(key in stored and stored[key][0] != answer for key, answer in confirmed.items()),
         "double": sum(len(answers) - 1 for answers in stored.values()),
         "finished": run.finished,
+        "gave_up": run.gave_up,
         "reconnects": len(run.page_seconds) - run.subjects,
     }
 
@@ -128,7 +129,7 @@ def measure(
             run, verdict = run_load(Path(folder), subjects=count, trials=trials, think_ms=think_ms, kill=kill)
         runs[name] = summary(run) | verdict
     whole = all(one["lost"] == one["changed"] == one["double"] == 0 for one in runs.values())
-    complete = all(one["stored"] == one["planned"] for one in runs.values())
+    complete = all(one["stored"] == one["planned"] and not one["gave_up"] for one in runs.values())
     fast = runs["latency"]["latency_p95_ms"] <= P95_LIMIT_MS
     found = {
         "passed": whole and complete and fast, "no_answer_lost_or_double": whole, "all_answers_stored": complete,
@@ -167,7 +168,8 @@ def report_text(found: dict[str, Any]) -> str:
         ("subjects at once", "subjects"), ("trials each", "trials"), ("server killed half way", "server_killed"),
         ("answers confirmed to a client", "confirmed"), ("answers stored", "stored"), ("answers planned", "planned"),
         ("confirmed, but lost", "lost"), ("confirmed, but changed", "changed"), ("stored twice", "double"),
-        ("pages loaded again", "reconnects"), ("latency of a trial, median (ms)", "latency_p50_ms"),
+        ("pages loaded again", "reconnects"), ("clients that gave up", "gave_up"),
+        ("latency of a trial, median (ms)", "latency_p50_ms"),
         ("latency of a trial, 95 % (ms)", "latency_p95_ms"), ("latency of a trial, 99 % (ms)", "latency_p99_ms"),
         ("page loaded, median (s)", "page_p50_s"),
         ("memory of a subject's kernel, mean (MiB PSS)", "kernel_pss_mean_mib"),

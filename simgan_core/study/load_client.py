@@ -25,6 +25,7 @@ from simgan_core.study.gate import PROTOCOL
 
 START_PATIENCE = 120.0  # seconds for a server to listen, and for a page to be served
 ANSWER_PATIENCE = 30.0
+TRIAL_PATIENCE = 3.0  # seconds a trial, beside the time to think: 20 times what is asked of the page
 KERNEL_ID = re.compile(r'"kernelId": ?"([0-9a-f-]{36})"')
 MODEL_ID = re.compile(r'"model_id": ?"([0-9a-f]{32})"')
 
@@ -39,6 +40,7 @@ class Run:
     latencies_ms: list[float] = field(default_factory=list)
     confirmed: dict[str, dict[int, str]] = field(default_factory=dict)
     finished: int = 0
+    gave_up: int = 0
     page_seconds: list[float] = field(default_factory=list)
     kernel_mib: list[float] = field(default_factory=list)
     server_mib: float = 0.0
@@ -118,19 +120,28 @@ class Subject:
     def __init__(self, name: str, address: str, token: str, run: Run, think_ms: float, seed: int) -> None:
         self._address, self._page = address, f"{address}/s/{token}"
         self._run, self._think, self._rng = run, think_ms / 1000, random.Random(seed)
+        # The server is started at most twice; thinking takes half the mean longer at most.
+        self.patience = 3 * START_PATIENCE + run.trials * (TRIAL_PATIENCE + 1.5 * self._think)
         self._confirmed = run.confirmed.setdefault(name, {})
         self._waiting: tuple[int, str] | None = None  # answered, but not confirmed
         self._session: str | None = None
 
     async def take_part(self) -> None:
-        """Take the whole study, through as many connections as it needs."""
-        done = False
-        while not done:
-            try:
-                done = await self._one_window()
-            except LostConnection:
-                await asyncio.sleep(0.5 + self._rng.random())
-        self._run.finished += 1
+        """Take the whole study, through as many connections as it needs, or give up after `patience` seconds."""
+        try:
+            async with asyncio.timeout(self.patience):
+                while not await self._window_or_none():
+                    await asyncio.sleep(0.5 + self._rng.random())
+        except TimeoutError:
+            self._run.gave_up += 1
+        else:
+            self._run.finished += 1
+
+    async def _window_or_none(self) -> bool:
+        try:
+            return await self._one_window()
+        except LostConnection:
+            return False
 
     async def _one_window(self) -> bool:
         import websockets

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import random
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,16 @@ INSTRUCTIONS = (
     "Each picture is either a photograph of a real eye or was made by a computer. Decide which, by key, mouse or "
     "touch. Be as accurate as you can; both answers are right about equally often. First a few pictures to practise, "
     "for which you are told whether you were right."
+)
+# The stand-in target of the embedded data is no photograph, and is never called real.
+STANDIN_TITLE = "Target or imitation?"
+STANDIN_LABELS = ("Target", "Imitation")
+STANDIN_CONSENT = CONSENT.replace("whether it is a photograph", "which of two kinds it is")
+STANDIN_INSTRUCTIONS = (
+    "All pictures were made by a computer, in two ways: 'target' pictures come from one program, 'imitations' from "
+    "another one that was to resemble it. Decide which each is, by key, mouse or touch. Be as accurate as you can; "
+    "both answers are right about equally often. First a few pictures to practise, for which you are told whether you "
+    "were right."
 )
 END = "That was all. Thank you for taking part! You may close this window."
 
@@ -155,6 +166,17 @@ class Plan:
     def images(self) -> dict[str, PlannedImage]:
         """All images that somebody sees, by id."""
         return {trial.image.id: trial.image for trials in self.subjects for trial in trials}
+
+
+def standin_texts(settings: StudySettings) -> StudySettings:
+    """The settings for pictures of the stand-in target: texts that the experimenter left at the default call it so."""
+    standin: dict[str, Any] = {
+        "title": STANDIN_TITLE, "labels": STANDIN_LABELS, "consent": STANDIN_CONSENT,
+        "instructions": STANDIN_INSTRUCTIONS,
+    }  # fmt: skip
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    left = {name: text for name, text in standin.items() if getattr(settings, name) == defaults[name]}
+    return dataclasses.replace(settings, **left)
 
 
 def right_answer(source: Source) -> Answer:
@@ -326,8 +348,10 @@ def _check_settings(settings: StudySettings) -> None:
         raise ValueError("real and refined are 0; expected at least one trial in the main block.")
     if settings.images not in ("same", "split"):
         raise ValueError(f"images is {settings.images!r}; expected 'same' (for all subjects) or 'split' (over them).")
-    if any(len(key) != 1 or not key.isprintable() or key == " " for key in settings.keys):
+    if any(len(key.lower()) != 1 or not key.isprintable() or key == " " for key in settings.keys):
         raise ValueError(f"keys are {settings.keys}; expected two single characters, such as 'f' and 'j'.")
+    if len({_script(key) for key in settings.keys if key.isalpha()}) > 1:
+        raise ValueError(f"keys are {settings.keys}; expected letters of one script, as one keyboard types both.")
     for name in ("keys", "labels"):
         pair = getattr(settings, name)
         if len(pair) != 2 or pair[0].strip().casefold() == pair[1].strip().casefold() or not all(map(str.strip, pair)):
@@ -335,6 +359,11 @@ def _check_settings(settings: StudySettings) -> None:
     for block in _blocks(settings).values():
         right = [right_answer(source) for source in block]
         _check_run(right.count("real"), right.count("refined"), settings.max_run)
+
+
+def _script(letter: str) -> str:
+    """LATIN, CYRILLIC, GREEK, ...: the first word of the character's name."""
+    return unicodedata.name(letter, "?").split()[0]
 
 
 def _check_least(settings: StudySettings, name: str, least: int) -> None:

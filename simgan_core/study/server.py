@@ -164,6 +164,10 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
         self.log.warning("refused (%s): %s%s", kind, detail, "" if participant is None else f" [{participant}]")
         self.study.log_refusal(kind, detail if participant is None else f"{participant}: {detail}")
 
+    def has_kernel(self, participant: str) -> bool:
+        """Whether a kernel of this subject runs."""
+        return any(kernel in self.kernel_manager for kernel in self.kernels_of.get(participant, []))
+
     async def make_room(self, participant: str) -> bool:
         """End the oldest kernels of a subject with too many windows; False when the server is full."""
         alive = set(self.kernel_manager.list_kernel_ids())

@@ -244,7 +244,10 @@ class ExperimenterCounts(_ForExperimenter):
         if self.allowed(token):
             study = self.server.study
             events = [event | {"detail": event["detail"][:160]} for event in study.events(20)]
-            rows = study.counts()
+            # A killed server or kernel leaves sessions open that nobody is in.
+            rows = [
+                row | {"live": row["live"] and self.server.has_kernel(row["participant"])} for row in study.counts()
+            ]
             self.set_header("Content-Type", "application/json")
             self.finish(json.dumps({"simulated": study.simulated, "subjects": rows, "events": events,
                                     "kernels": len(self.server.kernel_manager.list_kernel_ids())}))  # fmt: skip

@@ -36,7 +36,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from simgan_core import __version__
 from simgan_core.study import schema
-from simgan_core.study.plan import Plan, PlannedImage, Source, StudySettings, Trial, make_plan, right_answer
+from simgan_core.study.plan import (
+    Plan,
+    PlannedImage,
+    Source,
+    StudySettings,
+    Trial,
+    make_plan,
+    right_answer,
+    standin_texts,
+)
 
 RefusalKind = Literal[
     "bad token", "session ended", "no consent", "out of order", "bad answer", "unknown image", "bad message"
@@ -140,8 +149,9 @@ def create_study(
 ) -> StudyStore:
     """Plan a study and write it with its pictures to a new database: a file of SQLite, or a PostgreSQL URL.
 
-    `simulated` stamps every answer of this study as a program's; `source` says where the pictures came from. Pictures
-    of attention checks are made here. The database appears whole or not at all.
+    `simulated` stamps every answer of this study as a program's; `source` says where the pictures came from: with
+    `real_is_standin` among it, the default texts do not call them real. Pictures of attention checks are made here. The
+    database appears whole or not at all.
 
     Raises:
         StudyError: the file exists, or the database holds a study already.
@@ -150,6 +160,8 @@ def create_study(
     """
     from simgan_core.study.pictures import with_attention_checks
 
+    if source and source.get("real_is_standin"):
+        settings = standin_texts(settings)
     stock = with_attention_checks(settings, pictures)
     secret = secrets.token_bytes(32)
     plan = make_plan(settings, {name: len(found) for name, found in stock.items()}, secret)
@@ -187,20 +199,22 @@ def open_study(where: str | Path) -> StudyStore:
     try:
         with engine.connect().execution_options(reads=True) as connection:
             if not inspect(connection).has_table(schema.study.name):
-                raise StudyError(f"{_shown(where)}: no study found; expected one. Make one with: simgan study create")
+                raise StudyError(
+                    f"{shown_name(where)}: no study found; expected one. Make one with: simgan study create"
+                )
             row = connection.execute(select(schema.study)).one()
     except SQLAlchemyError as error:
         engine.dispose()
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise StudyError(f"{_shown(where)}: not the database of a study ({reason}).") from error
+        raise StudyError(f"{shown_name(where)}: not the database of a study ({reason}).") from error
     except StudyError:
         engine.dispose()
         raise
     if row.schema_version != schema.SCHEMA_VERSION:
         engine.dispose()
         raise StudyError(
-            f"{_shown(where)}: schema version {row.schema_version} found; expected {schema.SCHEMA_VERSION}. Export it "
-            f"with the version that wrote it ({row.software}), or install that version."
+            f"{shown_name(where)}: schema version {row.schema_version} found; expected {schema.SCHEMA_VERSION}. "
+            f"Export it with the version that wrote it ({row.software}), or install that version."
         )
     return StudyStore(engine, row)
 
@@ -614,7 +628,7 @@ class StudyStore:
         if practice or number <= self.settings.practice:
             return False
         every = self.settings.break_every
-        return every is not None and (starts or (number - self.settings.practice) % every == 0)
+        return starts or (every is not None and (number - self.settings.practice) % every == 0)
 
 
 class _Refusal(Exception):
@@ -778,6 +792,6 @@ def _pixels(value: object) -> int | None:
     return None if number is None else round(number)
 
 
-def _shown(where: str | Path) -> str:
+def shown_name(where: str | Path) -> str:
     """A database's name for messages, without a password."""
     return str(make_url(str(where)).render_as_string()) if "://" in str(where) else str(where)

@@ -46,19 +46,30 @@ function client() {
   };
 }
 
-// Keys are compared by the letter that they type; on other scripts (Cyrillic, Greek, ...) by their place.
-function letterOf(event) {
+// Keys are compared by the letter that they type. Where that is of another script (Cyrillic, Greek, ...) than the
+// study's keys, by their place.
+function answerOf(event, answers) {
   const typed = event.key.toLowerCase();
-  if (typed.length === 1 && typed.charCodeAt(0) > 127 && /^Key[A-Z]$/.test(event.code)) {
-    return event.code.slice(3).toLowerCase();
+  const exact = answers.find((one) => one.key === typed);
+  if (exact || typed.length !== 1 || typed.charCodeAt(0) <= 127 || !/^Key[A-Z]$/.test(event.code)) return exact;
+  return answers.find((one) => one.key === event.code.slice(3).toLowerCase());
+}
+
+// Whether the picture can be shown. A browser short of memory refuses to decode ahead what it can still draw.
+async function decoded(picture) {
+  try {
+    await picture.decode();
+    return true;
+  } catch {
+    if (!picture.complete) await new Promise((wake) => ["load", "error"].forEach((kind) => picture.addEventListener(kind, wake)));
+    return picture.naturalWidth > 0;
   }
-  return typed;
 }
 
 function render({ model, el }) {
   const onPage = model.get("on_page");
   const listeners = new AbortController();
-  const images = new Map(); // trial -> {picture: HTMLImageElement, ready: Promise, url}
+  const images = new Map(); // trial -> {picture: HTMLImageElement, ready: Promise of whether it can be shown, url}
   const timers = new Set();
   let setup = null;
   let trial = null; // {trial, practice, done, total, shown, gone: times of frames, open: may be answered, refit}
@@ -117,6 +128,15 @@ function render({ model, el }) {
       text: ["Every answer so far is stored.", again],
     }, () => location.reload());
     if (onPage) waitForServer();
+  }
+
+  // By hand only: a page that loads itself again would do so for ever where the picture stays broken.
+  function pictureBroken() {
+    trial = null;
+    showText({
+      kind: "broken", title: "A picture did not arrive whole", button: onPage ? "Try again" : null,
+      text: ["Every answer so far is stored.", onPage ? "Loading the page again usually helps." : "Run the cell again to go on."],
+    }, () => location.reload());
   }
 
   async function waitForServer() {
@@ -191,7 +211,7 @@ function render({ model, el }) {
     const url = URL.createObjectURL(new Blob([buffer], { type: "image/png" }));
     const picture = element("img", { class: "sgs-image", alt: "The image to judge", draggable: "false" });
     picture.src = url;
-    images.set(number, { picture, url, ready: picture.decode() });
+    images.set(number, { picture, url, ready: decoded(picture) });
   }
 
   function dropImages(before) {
@@ -247,8 +267,12 @@ function render({ model, el }) {
       connectionLost();
       return;
     }
-    await Promise.all([kept.ready, new Promise((wake) => later(setup.fixation_ms, wake))]);
+    const [usable] = await Promise.all([kept.ready, new Promise((wake) => later(setup.fixation_ms, wake))]);
     if (!alive || trial !== current) return;
+    if (!usable) {
+      pictureBroken();
+      return;
+    }
     if (paused || pauseWanted) {
       showPause();
       return;
@@ -366,8 +390,9 @@ function render({ model, el }) {
     trial: showTrial,
     feedback: (message) => {
       remember(PENDING, null);
-      if (root.dataset.screen === "lost") send({ type: "next" }); // a late reply: the picture is gone from the screen
-      else showFeedback(message);
+      // A late reply, or one to an answer that was sent again after a reload: its picture is not on the screen.
+      if (main.querySelector(".sgs-answers")) showFeedback(message);
+      else send({ type: "next" });
     },
     screen: (message) => {
       trial = null;
@@ -390,7 +415,7 @@ function render({ model, el }) {
       pause();
       return;
     }
-    const answer = trial?.open && setup.answers.find((one) => one.key === letterOf(event));
+    const answer = trial?.open && answerOf(event, setup.answers);
     if (answer) {
       event.preventDefault();
       event.stopPropagation();
