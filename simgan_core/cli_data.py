@@ -123,7 +123,7 @@ def simulate_hands(
     size: Annotated[int, typer.Option(min=16, help="Height and width of the crops in pixels.")] = 224,
     views: Annotated[int, typer.Option(min=1, max=3, help="Cameras about the hand.")] = 3,
     prior: Annotated[
-        Path | None, typer.Option(help="Poses to draw from (.npz of PosePrior); default: sampled.")
+        Path | None, typer.Option(help="Poses to draw from (.npz of 'simulate hand-prior'); default: sampled.")
     ] = None,
     target: Annotated[
         bool, typer.Option("--target", help="The stand-in target: other hands, seen by a structured-light camera.")
@@ -143,3 +143,27 @@ def simulate_hands(
         count, out, assets=mesh, ranges=ranges, seed=seed, device=device, size=(size, size), views=views, sensor=sensor
     )
     typer.echo(str(out))
+
+
+@simulate_app.command("hand-prior")
+def fit_hand_prior(
+    truth: Annotated[Path, typer.Argument(help="Recorded joints: .npz with uvd [frames, 14, 3], pixels and mm.")],
+    out: Annotated[Path, typer.Option(help="The poses to write, for 'simulate hands --prior' (.npz).")],
+    frames: Annotated[int, typer.Option(min=1, help="Frames to fit, evenly spread; 200 take about a minute.")] = 200,
+    all_blocks: Annotated[
+        bool,
+        typer.Option("--all-blocks", help="Every frame, not every second block of 400; then none is left to test."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit hand poses to recorded joints (inverse kinematics); prints the error of the fit in mm."""
+    from simgan_core.simulators.hand_fit import fit_recorded
+    from simgan_core.simulators.hand_simulate import load_hand_assets
+
+    if out.suffix != ".npz":
+        raise ValueError(f"--out {out} found; a name that ends in .npz expected")
+    fitted = fit_recorded(truth, load_hand_assets(), frames=frames, all_blocks=all_blocks)
+    prior = fitted.prior()
+    prior.save(out)
+    found = fitted.fit.summary() | {"poses": len(prior), "source": prior.source, "out": str(out)}
+    typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from simgan_core.cli import app
+from simgan_core.datasets.store import Store
 from simgan_core.hand_crop import xyz_to_uvd
+from simgan_core.simulators import hand_fit
 from simgan_core.simulators.hand import HandSimulator
 from simgan_core.simulators.hand_fit import (
+    HandFit,
     _double,
     _own_shape,
     evaluation_rows,
@@ -20,7 +26,7 @@ from simgan_core.simulators.hand_fit import (
     prior_rows,
     solve,
 )
-from simgan_core.simulators.hand_ranges import HandRanges
+from simgan_core.simulators.hand_ranges import HandRanges, PosePrior
 from simgan_core.simulators.hand_skeleton import limits
 from simgan_core.simulators.procedural_hand import HandBuild, procedural_hand
 
@@ -76,6 +82,66 @@ def test_unusable_joints_are_refused() -> None:
         fit_hands(assets, np.full((2, 14, 3), np.nan))
 
 
+def test_the_summary_counts_joints_below_10_mm() -> None:
+    error = torch.tensor([[1.0, 2.0, 30.0, 9.9], [10.0, 3.0, 4.0, 5.0]], dtype=torch.float64)
+    empty = torch.zeros(2, 0)
+    summary = HandFit(empty, empty, empty, empty, error, ()).summary()
+    assert summary["below_10_mm_percent"] == 75 and summary["frames"] == 2
+    assert summary["mean_mm"] == pytest.approx(error.mean().item())
+
+
+def test_recorded_files_leave_every_second_block_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[np.ndarray, object]] = []
+
+    def spy(_: object, uvd: np.ndarray, people: object = None) -> HandFit:
+        seen.append((uvd[:, 0, 0].astype(int), people))
+        empty = torch.zeros(len(uvd), 0)
+        return HandFit(empty, empty, empty, empty, torch.zeros(len(uvd), 14), ())
+
+    monkeypatch.setattr(hand_fit, "fit_hands", spy)
+    for count in (8252, 1000):
+        uvd = np.tile(np.arange(count, dtype=np.float32)[:, None, None], (1, 14, 3))
+        np.savez(tmp_path / f"{count}.npz", uvd=uvd)
+    assets = procedural_hand(HandBuild(cell=8.0))
+    fitted = hand_fit.fit_recorded(tmp_path / "8252.npz", assets, frames=50)
+    rows, people = seen[0]
+    assert len(rows) == 50 and set(rows) <= set(prior_rows()) and not set(rows) & set(evaluation_rows())
+    assert np.array_equal(rows, fitted.rows) and np.array_equal(people, nyu_people(rows))
+    assert fitted.source == "8252.npz: 50 frames of every second block of 400 (hand_fit.prior_rows)"
+    hand_fit.fit_recorded(tmp_path / "1000.npz", assets, frames=2000, all_blocks=True)
+    assert seen[1][0].tolist() == list(range(1000)) and seen[1][1] is None, "other files are of one person"
+    np.savez(tmp_path / "few.npz", uvd=np.ones((20, 14, 3)))
+    with pytest.raises(ValueError, match="--all-blocks"):
+        hand_fit.fit_recorded(tmp_path / "few.npz", assets, frames=5)
+    np.savez(tmp_path / "other.npz", uvd=np.ones((20, 21, 3)))
+    with pytest.raises(ValueError, match=r"other.npz: uvd \(20, 21, 3\)"):
+        hand_fit.fit_recorded(tmp_path / "other.npz", assets, frames=5)
+
+
+def test_a_prior_from_recorded_joints_renders_these_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From joints in a file to hands in those poses, by the two commands."""
+    monkeypatch.setattr(hand_fit, "_ROUNDS", 1)
+    simulator = HandSimulator(procedural_hand(HandBuild(cell=8.0)), HandRanges(), size=(16, 16), views=1)
+    truth = simulator.labels(simulator.sample(3, range(4)))
+    np.savez(tmp_path / "truth.npz", uvd=truth.frame_uvd.numpy())
+    command = ["simulate", "hand-prior", str(tmp_path / "truth.npz"), "--all-blocks", "--frames", "4", "--json"]
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "prior.npz")])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["frames"] == 4 and found["poses"] >= 3 and 0 < found["mean_mm"] < 6
+    assert found["median_mm"] <= found["p95_mm"] and found["below_10_mm_percent"] > 85
+    prior = PosePrior.load(tmp_path / "prior.npz")
+    assert len(prior) == found["poses"] and prior.source.startswith("truth.npz: 4 frames of all blocks")
+    turned = np.abs(prior.rotation[:, None] - simulator.sample(3, range(4)).rotation.numpy()).max(axis=(2, 3))
+    assert np.median(turned.min(axis=1)) < 0.3, "orientations are those of the recorded hands"
+    options = ["--count", "2", "--size", "32", "--views", "1", "--prior", str(tmp_path / "prior.npz")]
+    done = CliRunner().invoke(app, ["simulate", "hands", *options, "--out", str(tmp_path / "store")])
+    assert done.exit_code == 0, done.output
+    assert Store.open(tmp_path / "store").provenance["ranges"]["pose_prior"]["source"] == prior.source
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "prior.txt")])
+    assert done.exit_code != 0
+
+
 @pytest.mark.slow
 def test_nyu_joints_are_fitted_to_a_few_mm() -> None:
     if not JOINTS.is_file():
@@ -84,5 +150,5 @@ def test_nyu_joints_are_fitted_to_a_few_mm() -> None:
     with np.load(JOINTS) as archive:
         fit = fit_hands(procedural_hand(HandBuild(cell=8.0)), archive["uvd"][rows], nyu_people(rows))
     summary = fit.summary()
-    assert summary["median_mm"] < 4 and summary["p95_mm"] < 10
+    assert summary["median_mm"] < 4 and summary["p95_mm"] < 10 and summary["below_10_mm_percent"] > 95
     assert len(fit.prior("NYU test joints")) > 30

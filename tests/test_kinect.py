@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from simgan_core.evaluation.silhouettes import edge_profile, noise_mm
 from simgan_core.hand_crop import crop_frame, cube_about
+from simgan_core.hand_recorded import crop_masks
 from simgan_core.simulators.hand import HandSimulator
 from simgan_core.simulators.hand_ranges import HandRanges, target_ranges
 from simgan_core.simulators.hand_simulate import stand_in_assets
@@ -98,15 +98,6 @@ def test_edge_profile_tells_smooth_from_jagged() -> None:
         edge_profile(np.zeros((1, 8, 8), bool))
 
 
-def recorded_masks() -> NDArray[np.bool_]:
-    masks = []
-    for path in sorted((NYU / "crops").glob("*.png")):
-        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        grey = picture if picture.ndim == 2 else picture[..., 0]
-        masks.append(cv2.resize((grey < 250).astype(np.uint8), (128, 128), interpolation=cv2.INTER_NEAREST) > 0)
-    return np.stack(masks)
-
-
 def test_stand_in_edges_are_nearer_to_recorded_ones_than_renders_are() -> None:
     if not (NYU / "crops").is_dir():
         pytest.skip(f"{NYU} is absent: name a data root with SIMGAN_DATA_ROOT")
@@ -114,8 +105,7 @@ def test_stand_in_edges_are_nearer_to_recorded_ones_than_renders_are() -> None:
     indices = range(20)
     clean = edge_profile((simulator.batch(0, indices).depth > 0).numpy())
     camera = record(simulator, KinectCamera(), 0, indices)
-    seen, real = edge_profile((camera.depth > 0).numpy()), edge_profile(recorded_masks())
-    print("clean", clean, "stand-in", seen, "recorded", real)
+    seen, real = edge_profile((camera.depth > 0).numpy()), edge_profile(crop_masks(NYU / "crops"))
     assert real.distance(seen) < real.distance(clean)
 
 

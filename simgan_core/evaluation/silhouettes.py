@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.evaluation.statistics import Estimate
+
 RADII = (1, 2, 3)
 SIDE = 128
 _INSIDE = 5  # pixels from the silhouette's edge that count as inside
@@ -43,11 +45,34 @@ def edge_profile(masks: NDArray[np.bool_]) -> EdgeProfile:
 
     Raises ValueError where no image holds a hand.
     """
+    return mean_profile(edge_rows(masks))
+
+
+def edge_rows(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Notches and spikes of every silhouette that holds a hand, [N, 6]: what `edge_profile` averages."""
     if masks.ndim != 3 or not masks.any():
         raise ValueError(f"masks of shape {masks.shape} found; [N, H, W] with some hand in them expected")
-    rows = [_one(mask) for mask in masks if mask.any()]
+    return np.asarray([_one(mask) for mask in masks if mask.any()])
+
+
+def mean_profile(rows: NDArray[np.float64]) -> EdgeProfile:
+    """The profile of rows of `edge_rows`."""
     mean = np.mean(rows, axis=0)
     return EdgeProfile(tuple(mean[: len(RADII)].tolist()), tuple(mean[len(RADII) :].tolist()), len(rows))
+
+
+def distance_estimate(rows: NDArray[np.float64], recorded: NDArray[np.float64], draws: int = 1000) -> Estimate:
+    """Distance of two profiles with its 95 % interval; images of both sides are resampled, `n` counts the recorded."""
+    rng = np.random.default_rng(0)
+
+    def distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+        return mean_profile(ours).distance(mean_profile(theirs))
+
+    drawn = [
+        distance(*(part[rng.integers(len(part), size=len(part))] for part in (rows, recorded))) for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(distance(rows, recorded), float(low), float(high), 1, len(recorded))
 
 
 def _one(mask: NDArray[np.bool_]) -> list[float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.hand_crop import JOINTS_14, NYU_14_OF_36, uvd_to_xyz
 from simgan_core.simulators.hand import PosedHand, pose_hand
 from simgan_core.simulators.hand_assets import HandAssets, Markers
@@ -57,13 +59,14 @@ class HandFit:
     shape: tuple[HandShape, ...]  # one per person
 
     def summary(self) -> dict[str, float]:
-        """Mean, median and 95th percentile of the joints' errors in mm, and the number of frames."""
+        """Mean, median and 95th percentile of the joints' errors in mm, percent below 10 mm, number of frames."""
         flat = self.error_mm.flatten().double()
         return {
             "frames": float(len(self.error_mm)),
             "mean_mm": float(flat.mean()),
             "median_mm": float(flat.median()),
             "p95_mm": float(flat.quantile(0.95)),
+            "below_10_mm_percent": float(100 * (flat < 10).double().mean()),
         }
 
     def prior(self, source: str, worst_mm: float = 12.0) -> PosePrior:
@@ -72,6 +75,38 @@ class HandFit:
         arrays = (part[good].float().numpy() for part in (self.angles, self.rotation, self.centre))
         angles, rotation, centre = arrays
         return PosePrior(angles, rotation, centre, source=source)
+
+
+@dataclass(frozen=True)
+class RecordedFit:
+    """Poses fitted to frames `rows` of a file of recorded joints."""
+
+    fit: HandFit
+    rows: NDArray[np.int64]
+    source: str
+
+    def prior(self) -> PosePrior:
+        """The poses as a prior that names where they come from."""
+        return self.fit.prior(self.source)
+
+
+def fit_recorded(path: Path, assets: HandAssets, *, frames: int, all_blocks: bool = False) -> RecordedFit:
+    """Fit poses to `frames` frames, evenly spread, of the joints `uvd` [N, 14, 3] in an .npz file.
+
+    Only the blocks of `prior_rows` are used, so that the others stay free for tests; `all_blocks` uses every frame. The
+    people of NYU's test set are told apart; any other file is taken for one person. Raises DataError for a file without
+    joints, ValueError for joints of another shape or none to use.
+    """
+    uvd = read_arrays(path, ("uvd",), "save joints with numpy.savez(file, uvd=…), [frames, 14, 3]")["uvd"]
+    if uvd.ndim != 3 or uvd.shape[1:] != (_JOINTS, 3) or frames < 1:
+        raise ValueError(f"{path}: uvd {uvd.shape}, {frames} frames found; [N, 14, 3] and 1 frame or more expected")
+    free = np.arange(len(uvd)) if all_blocks else prior_rows(len(uvd))
+    if not len(free):
+        raise ValueError(f"{path}: every second block of {len(uvd)} frames is empty; use all of them (--all-blocks)")
+    rows = np.asarray(free[np.unique(np.linspace(0, len(free) - 1, frames).round().astype(np.int64))], np.int64)
+    people = nyu_people(rows) if len(uvd) == NYU_TEST_SUBJECTS[1] else None
+    blocks = "all blocks" if all_blocks else "every second block of 400 (hand_fit.prior_rows)"
+    return RecordedFit(fit_hands(assets, uvd[rows], people), rows, f"{path.name}: {len(rows)} frames of {blocks}")
 
 
 def prior_rows(count: int = 8252, block: int = 400, gap: int = 40) -> NDArray[np.int64]:

@@ -59,6 +59,7 @@ class PosePrior:
     def save(self, path: Path) -> None:
         """Write an .npz file."""
         arrays = {name: getattr(self, name) for name in _PRIOR_FIELDS}
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial.npz")
         np.savez_compressed(partial, source=np.array(self.source), **arrays)
         partial.replace(path)
