@@ -25,6 +25,7 @@ from simgan_core.datasets.nyu import read_depth
 from simgan_core.evaluation.silhouettes import RADII, SIDE, distance_estimate, edge_rows, mean_profile, noise_mm
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.hand_crop import crop_frame, cube_about
+from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.simulators.hand import HandSimulator
 from simgan_core.simulators.hand_fit import RecordedFit, fit_recorded
 from simgan_core.simulators.hand_ranges import target_ranges
@@ -42,17 +43,28 @@ _NOISE_RENDERS = 6
 _WHITE = 250  # published crops are grey pictures on white or on black
 
 
-def pose_fit(data_root: Path, profile: str) -> RecordedFit | None:
+def recorded_root(run: RunFolder) -> Path | None:
+    """Where a run may look for recorded hands; None for `embedded`, which is the same whatever files are at hand."""
+    return None if run.data == "embedded" else run.data_root
+
+
+def pose_fit(data_root: Path | None, profile: str) -> RecordedFit | None:
     """Poses of our hand fitted to some of NYU's test joints; None where these are not at hand."""
-    path = data_root / JOINTS
-    if not path.is_file():
+    if data_root is None or not (data_root / JOINTS).is_file():
         return None
-    return fit_recorded(path, load_hand_assets(), frames=FIT_FRAMES.get(profile, 80))
+    return fit_recorded(data_root / JOINTS, load_hand_assets(), frames=FIT_FRAMES.get(profile, 80))
 
 
 def fit_error_mm(fitted: RecordedFit) -> Estimate:
     """Mean distance of fitted and recorded joints in mm, with its 95 % interval over frames."""
     return two_level_bootstrap(fitted.fit.error_mm.numpy()[None])
+
+
+def recorded_metrics(fitted: RecordedFit | None, edges: RecordedEdges | None) -> dict[str, Metric]:
+    """The numbers of both, as far as there are any."""
+    found = {} if fitted is None else {"hand.pose_fit.mean_error_mm": Metric.of(fit_error_mm(fitted), "mm")}
+    distances = {} if edges is None else edges.distances()
+    return found | {f"hand.recorded_edges.{name}.distance": Metric.of(e, "") for name, e in distances.items()}
 
 
 def fit_table(fitted: RecordedFit) -> pd.DataFrame:
@@ -91,9 +103,9 @@ class RecordedEdges:
         return pd.DataFrame(rows, columns=["images", "n", *measures, "distance to crops", "low", "high", "noise (mm)"])
 
 
-def compare_with_recorded(data_root: Path, camera: KinectCamera | None = None) -> RecordedEdges | None:
+def compare_with_recorded(data_root: Path | None, camera: KinectCamera | None = None) -> RecordedEdges | None:
     """The stand-in's edges beside NYU's, with `camera` or the default one; None where crops or frame are missing."""
-    if not all((data_root / part).exists() for part in (CROPS, FRAME, JOINTS)):
+    if data_root is None or not all((data_root / part).exists() for part in (CROPS, FRAME, JOINTS)):
         return None
     camera = KinectCamera() if camera is None else camera
     assets, ranges = stand_in_assets(), target_ranges()

@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from simgan_core import hand_recorded
-from simgan_core.hand_recorded import RecordedEdges, compare_with_recorded, crop_masks, fit_table, pose_fit
+from simgan_core.config import profile
+from simgan_core.hand_recorded import (
+    RecordedEdges,
+    compare_with_recorded,
+    crop_masks,
+    fit_table,
+    pose_fit,
+    recorded_metrics,
+    recorded_root,
+)
+from simgan_core.run_folder import RunFolder
 from simgan_core.simulators.hand_fit import HandFit, RecordedFit
 
 ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
@@ -32,6 +42,13 @@ def test_crops_on_white_and_on_black_are_read_alike(tmp_path: Path) -> None:
 
 
 def test_missing_files_give_no_number(tmp_path: Path) -> None:
+    embedded, mini = (
+        RunFolder.create(tmp_path / data, data=data, config=profile("smoke"), data_root=tmp_path)
+        for data in ("embedded", "mini")
+    )
+    assert recorded_root(embedded) is None and recorded_root(mini) == tmp_path
+    assert compare_with_recorded(None) is None and pose_fit(None, "smoke") is None
+    assert recorded_metrics(None, None) == {}
     assert compare_with_recorded(tmp_path) is None and pose_fit(tmp_path, "smoke") is None
 
 
@@ -64,6 +81,7 @@ def test_the_table_of_fits() -> None:
     empty = torch.zeros(3, 0)
     fitted = RecordedFit(HandFit(empty, empty, empty, empty, error, ()), np.arange(3), "test")
     row = fit_table(fitted).iloc[0]
+    assert set(recorded_metrics(fitted, None)) == {"hand.pose_fit.mean_error_mm"}
     assert row["frames"] == 3 and row["mean (mm)"] == pytest.approx(3.0)
     assert row["joints below 10 mm (%)"] == pytest.approx(100 * 41 / 42)
     assert hand_recorded.fit_error_mm(fitted).value == pytest.approx(3.0) and hand_recorded.fit_error_mm(fitted).n == 3
