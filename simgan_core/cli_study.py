@@ -120,7 +120,9 @@ def compare(
     from simgan_core.study.scoring import compare as compared
 
     both = [analysed(read_answers(name)) for name in (first, second)]
-    found = dataclasses.asdict(compared(both[0].main, both[1].main))
+    left_out = sorted({subject for one in both for subject in one.excluded})  # who did not look once is out of both
+    tables = [one.main[~one.main["subject"].isin(left_out)] for one in both]
+    found = dataclasses.asdict(compared(tables[0], tables[1])) | {"excluded_subjects": left_out}
     found["simulated"] = any(one.answers.simulated for one in both)
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
@@ -173,7 +175,9 @@ def power(
     ] = 0.05,
     accuracy: Annotated[float, typer.Option(help="True share of right answers, for both questions.")] = 0.5,
     wanted: Annotated[float, typer.Option(help="Power: probability that the study shows it.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="Level of the tests.")] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(help="Level of each one-sided test: 0.025 for C1's 95 % interval, 0.05 for its 90 % one.")
+    ] = 0.025,
     trials: Annotated[int, typer.Option(min=1, help="Real and refined trials of each subject.")] = 100,
     correlation: Annotated[
         float, typer.Option(min=0, max=1, help="Correlation of a subject's answers being right (0: independent).")
@@ -231,10 +235,9 @@ def _report(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     if found["d_prime"] is not None:
         lines.append(f"d' {found['d_prime']:.3f}, criterion {found['criterion']:.3f}")
-    margin, test = found["equivalence"]["margin"], found["equivalence"]
-    lines.append(
-        f"right in one half ± {100 * margin:g} points: p {test['p']:.3g}, {'holds' if test['holds'] else 'not shown'}"
-    )
+    lines.append(_equivalence(found["equivalence"], "were all answers independent, which those of a person are not"))
+    if found["equivalence_over_subjects"] is not None:
+        lines.append(_equivalence(found["equivalence_over_subjects"], "over subjects, as C1 is judged"))
     if control is not None:
         lines.append(f"control (unrefined): {control['correct']} of {control['n']}, p {control['p_one_sided']:.2g}")
     if found["excluded_subjects"]:
@@ -243,6 +246,11 @@ def _report(found: dict[str, Any]) -> str:
     if found["origin"].get("real_is_standin"):
         lines.append("'real' here are images of the stand-in target, which are none")
     return _stamp(found["simulated"]) + "\n".join(lines)
+
+
+def _equivalence(test: dict[str, Any], how: str) -> str:
+    verdict = "holds" if test["holds"] else "not shown"
+    return f"right in one half ± {100 * test['margin']:g} points, {how}: p {test['p']:.3g}, {verdict}"
 
 
 def _stamp(simulated: bool) -> str:

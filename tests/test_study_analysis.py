@@ -392,7 +392,8 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
     assert len(set(links["subjects"].values())) == 3
     assert all(link.startswith("https://lab.example/study/s/") for link in links["subjects"].values())
     assert links["experimenter"].startswith("https://lab.example/study/e/")
-    assert simgan("power", "--margin", "0.1")["equivalence_trials"] == 227
+    assert simgan("power", "--margin", "0.1")["equivalence_trials"] == 275, "the 95 % interval, as C1 wants it"
+    assert simgan("power", "--margin", "0.1", "--alpha", "0.05")["equivalence_trials"] == 227
     for name, seed in (("a.csv", 1), ("b.csv", 2)):
         noise = np.random.default_rng(seed).permutation(1000)
         table = answers(PAPER)
@@ -400,6 +401,36 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
         table.to_csv(tmp_path / name, index=False)
     compared = simgan("compare", tmp_path / "a.csv", tmp_path / "b.csv")
     assert compared["accuracy"]["value"] == 0 and compared["p_two_sided"] > 0.05
+    assert compared["simulated"] is False and compared["excluded_subjects"] == []
+
+
+def test_a_comparison_of_programs_is_stamped(tmp_path: Path) -> None:
+    """One side suffices; in words and in JSON."""
+    answers(PAPER).to_csv(tmp_path / "people.csv", index=False)
+    simulated(tmp_path / "programs.db").close()
+    both = [tmp_path / "people.csv", tmp_path / "programs.db"]
+    for first, second in (both, both[::-1]):
+        assert simgan("compare", first, second)["simulated"] is True
+        printed = RUNNER.invoke(app, ["study", "compare", str(first), str(second)])
+        assert printed.exit_code == 0 and printed.output.startswith("SIMULATED RESPONDERS")
+    people = RUNNER.invoke(app, ["study", "compare", str(both[0]), str(both[0])])
+    assert people.exit_code == 0 and "SIMULATED" not in people.output
+
+
+def test_who_did_not_look_at_one_refiner_is_left_out_of_both(tmp_path: Path) -> None:
+    table = answers(PAPER).assign(kind="main")
+    bad = pd.DataFrame([("s3", "real", "refined")], columns=["subject", "truth", "answer"]).assign(kind="attention")
+    table.to_csv(tmp_path / "a.csv", index=False)
+    pd.concat([table, bad]).to_csv(tmp_path / "b.csv", index=False)
+    found = simgan("compare", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert found["paired"] and found["excluded_subjects"] == ["s3"]
+
+
+def test_the_report_says_what_each_equivalence_test_takes_for_granted(tmp_path: Path) -> None:
+    answers(PAPER).to_csv(tmp_path / "paper.csv", index=False)
+    printed = RUNNER.invoke(app, ["study", "analyse", str(tmp_path / "paper.csv")]).output
+    lines = [line for line in printed.splitlines() if "right in one half" in line]
+    assert len(lines) == 2 and "were all answers independent" in lines[0] and "over subjects" in lines[1]
 
 
 def test_create_does_not_print_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,24 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudyStore, Server]]:
     need_chrome()
-    study = small_study(tmp_path_factory.mktemp("page") / "study.db", subjects=8)
+    study = small_study(tmp_path_factory.mktemp("page") / "study.db", subjects=12)
     server = Server(study_file(study), base_url="/of/the/lab")  # as behind a proxy
     server.start()
     yield study, server
     server.stop()
     study.close()
+
+
+@contextmanager
+def served(study: StudyStore) -> Iterator[Server]:
+    """A server of its own for one study, ended with it whatever happens."""
+    server = Server(study_file(study))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        study.close()
 
 
 @pytest.fixture
@@ -262,6 +275,83 @@ def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, cont
     study.close()
 
 
+@pytest.mark.parametrize("press", ["click", "tap"])
+def test_a_crash_in_the_practice_leaves_nobody_stuck(tmp_path: Path, browser: Any, press: str) -> None:
+    """The practice answer is sent again after the crash; who has no keyboard must come on from there as well."""
+    study = small_study(tmp_path / "study.db", subjects=1)
+    name, token = next(iter(study.tokens().items()))
+    context = browser.new_context(viewport=SIZES["phone"], has_touch=True)
+    context.set_default_timeout(PATIENCE_MS)
+    with served(study) as server:
+        window = Window.open(context, server, token)
+        by_pointer(window, press, stop_at="Practice: 2 of 2")
+        server.kill()
+        getattr(window.page, press)('.sgs-answer[data-answer="real"]')  # this answer finds no server
+        window.wait("lost")
+        server.start()
+        window.wait("resume")
+        getattr(window.page, press)(".sgs-primary")
+        window.wait("ready")  # the practice is over: the answer was sent again by itself
+        assert answers(study, name)[:3] == ["refined", "real", None]
+        by_pointer(window, press)
+        assert answers(study, name) == ["refined", "real"] + ["refined"] * 6
+        assert not window.errors
+    context.close()
+
+
+BROKEN_DECODE = """HTMLImageElement.prototype.decode = () => Promise.reject(new DOMException('short of memory'))"""
+BROKEN_PICTURES = """{ const make = URL.createObjectURL;
+  URL.createObjectURL = (blob) =>
+    make.call(URL, sessionStorage.whole || blob.type !== 'image/png' ? blob : new Blob(['?']));
+}"""
+
+
+def test_a_picture_that_can_not_be_decoded_ahead_is_shown_and_a_broken_one_is_no_dead_end(
+    place: tuple[StudyStore, Server], browser: Any
+) -> None:
+    study, server = place
+    token = list(study.tokens().values())[8]
+    for script in (BROKEN_DECODE, BROKEN_PICTURES):
+        context = browser.new_context(viewport=SIZES["desktop"])
+        context.set_default_timeout(PATIENCE_MS)
+        context.add_init_script(script)
+        window = Window.open(context, server, token)
+        if script == BROKEN_PICTURES:
+            by_pointer(window, "click", until="broken")
+            window.page.evaluate("sessionStorage.whole = 'yes'")  # as after a better connection
+            window.page.click(".sgs-primary")
+            window.wait("resume")
+        by_pointer(window, "click", stop_at="3 of 6" if script == BROKEN_DECODE else None)
+        assert window.page.is_visible(".sgs-image") or window.screen == "end"
+        assert not window.errors, "nothing is left unhandled"
+        context.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "typed"),
+    [
+        (("ф", "о"), [("ф", "KeyA"), ("о", "KeyJ")]), (("λ", "π"), [("λ", "KeyL"), ("Π", "KeyP")]),
+        (("f", "j"), [("а", "KeyF"), ("о", "KeyJ")]),  # Latin keys on a Russian keyboard: by their place
+    ],
+)  # fmt: skip
+def test_keys_of_other_scripts(
+    tmp_path: Path, context: Any, keys: tuple[str, str], typed: list[tuple[str, str]]
+) -> None:
+    study = small_study(tmp_path / "study.db", subjects=1, practice=0, attention=0, keys=keys, break_every=None)
+    name, token = next(iter(study.tokens().items()))
+    with served(study) as server:
+        window = Window.open(context, server, token)
+        by_keys(window, until="trial")
+        devtools = context.new_cdp_session(window.page)
+        for key, code in (typed[1], typed[0], typed[1]):
+            assert window.ready() == "trial"
+            before = window.count()
+            for kind in ("keyDown", "keyUp"):
+                devtools.send("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": code, "text": key})
+            window.answered(before)
+        assert answers(study, name) == ["refined", "real", "refined", None]
+
+
 def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
     token = list(study.tokens().values())[4]
@@ -347,7 +437,7 @@ def test_experimenters_page_counts_live(place: tuple[StudyStore, Server], contex
     study, server = place
     page = context.new_page()
     page.goto(f"{server.address}/e/{study.experimenter_token}")
-    page.wait_for_selector("#subjects tr:nth-of-type(8)")  # no wait_for_function: this page forbids eval
+    page.wait_for_selector("#subjects tr:nth-of-type(12)")  # no wait_for_function: this page forbids eval
     name, token = list(study.tokens().items())[7]
     row = f"#subjects tr:has-text('{name}')"
     assert "0 of 8" in page.inner_text(row)

@@ -115,10 +115,51 @@ def test_equivalence_needs_answers_and_not_only_chance() -> None:
     assert not few.holds and scoring.p_two_sided(10, 20) == 1, "not significant is not equivalent"
     assert not scoring.equivalence(600, 1000, 0.05).holds and not scoring.equivalence(400, 1000, 0.05).holds
     test = scoring.equivalence(500, 1000, 0.05)
-    assert (test.low > 0.45 and test.high < 0.55) == test.holds, "the same as the 90 % interval within the margin"
+    assert (test.low > 0.45 and test.high < 0.55) == test.holds, "the same as the 95 % interval within the margin"
+    assert (test.low, test.high) == pytest.approx((scoring.clopper_pearson(500, 1000).low, 1 - test.low))
+    loose = scoring.equivalence(518, 1000, 0.05, alpha=0.05)
+    assert loose.holds and loose.low > scoring.clopper_pearson(518, 1000).low, "the 90 % interval, where asked for"
     for margin in (0, 0.5, -1):
         with pytest.raises(ValueError, match="between 0 and 0.5"):
             scoring.equivalence(5, 10, margin)
+
+
+def test_equivalence_over_subjects_knows_that_people_differ() -> None:
+    """Half of the people see all and half the opposite: 500 of 1000 right, yet no sign that people cannot tell."""
+    sharp, inverted = Confusion(50, 0, 0, 50), Confusion(0, 50, 50, 0)
+    table = pd.concat([
+        answers(cells, subjects=1).assign(subject=f"{name}{k}")
+        for name, cells in (("a", sharp), ("b", inverted)) for k in range(5)
+    ])  # fmt: skip
+    assert scoring.equivalence(500, 1000, 0.05).holds
+    found = scoring.equivalence_over_subjects(table, 0.05)
+    assert found is not None and not found.holds and found.p > 0.3
+    assert scoring.equivalence_over_subjects(answers(PAPER, subjects=1), 0.05) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equivalence_over_subjects_holds_exactly_where_the_claims_interval_lies_within(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = people(int(rng.integers(4, 20)), 100, float(rng.normal(0, 0.1)), seed=seed, bias_sd=0)
+    found, share = scoring.equivalence_over_subjects(table, 0.05), scoring.over_subjects(table)
+    assert found is not None and share is not None
+    assert found.holds == (share.low >= 0.45 and share.high <= 0.55)
+    assert (found.low, found.high) == (share.low, share.high)
+
+
+def test_the_power_analysis_asks_for_what_the_claim_asks_for() -> None:
+    """Studies of the number of people that it names hold C1's interval within 45 to 55 % in 80 of 100 cases."""
+    found = scoring.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.025, trials=100, correlation=0.0)
+    subjects = found["claim_subjects"]
+    assert isinstance(subjects, int) and found["equivalence_subjects"] <= subjects < 20
+    hits = []
+    for few in (subjects, subjects - 4):
+        shares = [scoring.over_subjects(people(few, 100, 0.0, seed=seed, bias_sd=0)) for seed in range(100)]
+        hits.append(sum(share is not None and share.low >= 0.45 and share.high <= 0.55 for share in shares))
+    assert 70 <= hits[0] <= 93 and hits[1] < hits[0]
+    alike = scoring.claim_power(20, 100, 0.05)
+    assert scoring.claim_power(20, 100, 0.05, correlation=0.05) < alike - 0.2, "people who differ cost power"
+    assert scoring.claim_subjects(0.01, accuracy=0.5, wanted=0.9, alpha=0.025, trials=5, correlation=0.9) is None
 
 
 @pytest.mark.parametrize("n", [37, 400, 888])
@@ -128,7 +169,7 @@ def test_power_is_the_probability_that_the_test_holds(n: int) -> None:
     holds = np.array([scoring.equivalence(int(k), n, 0.07).holds for k in right])
     power = scoring.equivalence_power(np.array([n]), 0.07, true_accuracy=0.52)
     assert power[0] == pytest.approx(probability[holds].sum(), abs=1e-9)
-    significant = np.array([scoring.p_one_sided(int(k), n) <= 0.05 for k in right])
+    significant = np.array([scoring.p_one_sided(int(k), n) <= 0.025 for k in right])
     assert scoring.difference_power(np.array([n]), 0.52)[0] == pytest.approx(probability[significant].sum(), abs=1e-9)
 
 
@@ -137,8 +178,9 @@ def test_the_number_of_trials_is_the_least_from_which_on_power_suffices() -> Non
         return scoring.equivalence_power(n, 0.05)
 
     needed = scoring.trials_needed(power)
-    assert needed == 888
+    assert needed == 1082
     assert power(np.array([needed - 1]))[0] < 0.8 <= power(np.arange(needed, 4 * needed)).min()
+    assert scoring.trials_needed(lambda n: scoring.equivalence_power(n, 0.05, alpha=0.05)) == 888
     found = scoring.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.05, trials=100, correlation=0.02)
     assert found["equivalence_trials"] == math.ceil(888 * 2.98) and found["equivalence_subjects"] == 27
     assert found["difference_trials"] is None
@@ -157,5 +199,10 @@ def test_two_refiners_are_compared_by_people() -> None:
     assert not unpaired.paired and unpaired.p_two_sided < 0.01
     same = scoring.compare(good, people(10, 60, 0.1, seed=5))
     assert same.p_two_sided > 0.05 and same.accuracy.low < 0 < same.accuracy.high
+    some = good[good["subject"] != "s3"]
+    with pytest.raises(ValueError, match=r"9 subjects found who judged both refiners, and 1 who judged one \(s3\)"):
+        scoring.compare(poor, some)
     with pytest.raises(ValueError, match="at least 2"):
+        scoring.compare(other[other["subject"] == "other s0"], good)
+    with pytest.raises(ValueError, match="who judged one"):
         scoring.compare(poor, good[good["subject"] == "s0"])

@@ -29,6 +29,7 @@ from simgan_core.study.scoring import (
     Share,
     clopper_pearson,
     equivalence,
+    equivalence_over_subjects,
     mixed_logistic,
     over_subjects,
     p_one_sided,
@@ -102,11 +103,12 @@ class Analysis:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None where a number does not exist. Shares lie in [0, 1].
 
-        `interval` is the exact one; `interval_over_subjects` is what claim C1 is judged by.
+        `interval` and `equivalence` take all answers as independent; claim C1 is judged by `interval_over_subjects`,
+        to which `equivalence_over_subjects` belongs.
         """
         cells, found = self.cells, sensitivity(self.cells)
         exact = clopper_pearson(cells.correct, cells.n)
-        model = mixed_logistic(self.main)
+        model, clustered = mixed_logistic(self.main), equivalence_over_subjects(self.main, MARGIN)
         bootstrap, wide = subject_bootstrap(self.main), over_subjects(self.main)
         values: dict[str, Any] = _plain({
             "simulated": self.answers.simulated,
@@ -126,6 +128,7 @@ class Analysis:
             "criterion": found.criterion,
             "confusion": cells.to_dict(),
             "equivalence": dataclasses.asdict(equivalence(cells.correct, cells.n, MARGIN)),
+            "equivalence_over_subjects": None if clustered is None else dataclasses.asdict(clustered),
             "mixed_model": None if model is None else dataclasses.asdict(model),
             "control": None if self.control is None else _control_dict(self.control),
             "per_subject": per_subject(self.main).to_dict("records"),

@@ -20,6 +20,9 @@ from scipy import sparse, stats
 Float = NDArray[np.float64]
 Counts = NDArray[np.int_]
 LEVEL = 0.95
+ALPHA = 0.025  # of each one-sided test: together they ask for the whole interval, as claim C1 does
+MOST_SUBJECTS = 2000  # that a power analysis looks at
+STUDIES = 2000  # that it simulates for each number of subjects
 BOOTSTRAPS = 4000
 
 
@@ -217,19 +220,20 @@ def mixed_logistic(answers: pd.DataFrame) -> MixedModel | None:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided exact tests: the share lies within `margin` of one half when `p` is at most alpha."""
+    """Two one-sided tests: the share lies within `margin` of one half when `p` is at most alpha."""
 
     margin: float
     p: float
-    low: float  # exact interval of 1 - 2 alpha, which lies within the margins when the test holds
+    low: float  # interval of 1 - 2 alpha, which lies within the margins when the test holds
     high: float
     holds: bool
 
 
-def equivalence(correct: int, n: int, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Test that people are right in one half of the trials, give or take `margin` (0.05: between 45 and 55 %).
+def equivalence(correct: int, n: int, margin: float, alpha: float = ALPHA) -> Equivalence:
+    """Exact tests that people are right in one half of the trials, give or take `margin` (0.05: in 45 to 55 %).
 
-    A difference that is not significant shows nothing of this kind: few trials are never significant.
+    A difference that is not significant shows nothing of this kind: few trials are never significant. All answers are
+    taken as independent, which those of one person are not: see `equivalence_over_subjects`.
 
     Raises:
         ValueError: a margin outside (0, 0.5).
@@ -243,7 +247,25 @@ def equivalence(correct: int, n: int, margin: float, alpha: float = 0.05) -> Equ
     return Equivalence(margin, p, inner.low, inner.high, p <= alpha)
 
 
-def equivalence_power(n: Counts, margin: float, *, true_accuracy: float = 0.5, alpha: float = 0.05) -> Float:
+def equivalence_over_subjects(answers: pd.DataFrame, margin: float, alpha: float = ALPHA) -> Equivalence | None:
+    """The equivalence test that knows that people differ; None with fewer than two subjects.
+
+    The larger p of the exact tests and of t tests over subjects' shares: it holds when the interval of `over_subjects`
+    lies within the margins, as claim C1 demands.
+    """
+    cells = _cells(answers)
+    wide = over_subjects(answers, 1 - 2 * alpha)
+    if len(cells) < 2 or wide is None:
+        return None
+    exact = equivalence(int(cells[:, 0, 0].sum() + cells[:, 1, 1].sum()), int(cells.sum()), margin, alpha)
+    shares = _accuracy(cells)
+    error = max(float(shares.std(ddof=1)) / math.sqrt(len(shares)), 1e-12)
+    nearest = (margin - abs(wide.value - 0.5)) / error
+    p = max(exact.p, float(stats.t.sf(nearest, len(shares) - 1)))
+    return Equivalence(margin, p, wide.low, wide.high, p <= alpha)
+
+
+def equivalence_power(n: Counts, margin: float, *, true_accuracy: float = 0.5, alpha: float = ALPHA) -> Float:
     """Probability that `equivalence` holds with n independent trials [N] when people are right at `true_accuracy`."""
     _check_margin(margin)
     # The test holds for all numbers of right answers from `least` to `most`.
@@ -255,7 +277,49 @@ def equivalence_power(n: Counts, margin: float, *, true_accuracy: float = 0.5, a
     return power
 
 
-def difference_power(n: Counts, true_accuracy: float, alpha: float = 0.05) -> Float:
+def claim_power(
+    subjects: int, trials: int, margin: float, *, true_accuracy: float = 0.5, correlation: float = 0.0,
+    alpha: float = ALPHA, seed: int = 0,
+) -> float:  # fmt: skip
+    """Share of simulated studies whose whole interval over subjects lies within the margin: the rule of claim C1.
+
+    Subjects' own accuracies are drawn from the beta distribution in which two answers of one subject correlate by
+    `correlation`; the interval is the one of `over_subjects`.
+    """
+    rng = np.random.default_rng(seed)
+    spread = (1 - correlation) / correlation if correlation else math.inf
+    own: Float | float = true_accuracy
+    if math.isfinite(spread):
+        own = rng.beta(true_accuracy * spread, (1 - true_accuracy) * spread, (STUDIES, subjects))
+    right = rng.binomial(trials, own, (STUDIES, subjects))
+    total, n = right.sum(1), subjects * trials
+    half = stats.t.ppf(1 - alpha, subjects - 1) * right.std(1, ddof=1) / trials / math.sqrt(subjects)
+    low = np.minimum(stats.beta.ppf(alpha, total, n - total + 1), total / n - half)
+    high = np.maximum(stats.beta.isf(alpha, total + 1, n - total), total / n + half)
+    return float(((low >= 0.5 - margin) & (high <= 0.5 + margin)).mean())
+
+
+def claim_subjects(
+    margin: float, *, accuracy: float, wanted: float, alpha: float, trials: int, correlation: float
+) -> int | None:  # fmt: skip
+    """Least number of subjects for which `claim_power` is `wanted`; None where not even `MOST_SUBJECTS` are enough."""
+
+    def enough(subjects: int) -> bool:
+        power = claim_power(subjects, trials, margin, true_accuracy=accuracy, correlation=correlation, alpha=alpha)
+        return power >= wanted
+
+    low, high = 1, 2
+    while not enough(high):
+        low, high = high, 2 * high
+        if low >= MOST_SUBJECTS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def difference_power(n: Counts, true_accuracy: float, alpha: float = ALPHA) -> Float:
     """Probability that the one-sided exact test against guessing is significant with n independent trials [N]."""
     power: Float = np.asarray(stats.binom.sf(stats.binom.isf(alpha, n, 0.5), n, true_accuracy), np.float64)
     return power
@@ -300,10 +364,12 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comp
     """Compare the answers to two refiners' images, clustered by subject; paired when the same subjects judged both.
 
     Raises:
-        ValueError: fewer than two subjects on a side.
+        ValueError: fewer than two subjects on a side, or some subjects on both sides and others on one.
 
     """
-    paired = set(first["subject"]) == set(second["subject"])
+    names = set(first["subject"]), set(second["subject"])
+    paired = names[0] == names[1]
+    _check_pairs(*names)
     cells = [_cells(first), _cells(second)]  # sorted by subject, so that pairs stand at the same place
     if min(map(len, cells)) < 2:
         raise ValueError(
@@ -314,6 +380,17 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comp
     own = [_accuracy(one) for one in cells]
     p = _sign_flips(own[1] - own[0], rng) if paired else _permutation(own[0], own[1], rng)
     return Comparison(shares[0], shares[1], p, paired)
+
+
+def _check_pairs(first: set[str], second: set[str]) -> None:
+    """Some people on both sides and others on one are neither pairs nor independent."""
+    alone = first ^ second
+    if first & second and alone:
+        raise ValueError(
+            f"{len(first & second)} subjects found who judged both refiners, and {len(alone)} who judged one "
+            f"({', '.join(sorted(map(str, alone))[:5])}); expected the same on both sides, or nobody on both. Leave "
+            "those out, or give different people different names."
+        )
 
 
 def _difference(
@@ -392,6 +469,9 @@ def power_analysis(
 ) -> dict[str, float | int | None]:
     """Trials and subjects for two questions: people cannot tell (equivalence), people can (difference from chance).
 
+    `alpha` is that of each one-sided test: 0.025 asks for the whole 95 % interval, as claim C1 does. `claim_subjects`
+    are the people for whom the interval over subjects comes to lie within the margin, by simulation; the other numbers
+    are those of exact tests, and a little small, as few people also leave the spread between them uncertain.
     `accuracy` is the true share of right answers; None where no number of trials would do: an accuracy beyond the
     margin is never equivalent, and one of 0.5 or less never above chance. `correlation` within subjects raises the
     number of trials by the design effect of `trials` answers each.
@@ -415,6 +495,9 @@ def power_analysis(
         "margin": margin, "accuracy": accuracy, "power": wanted, "alpha": alpha, "trials_per_subject": trials,
         "correlation": correlation, "design_effect": effect,
         "equivalence_trials": _times(same, effect), "equivalence_subjects": _times(same, effect / trials),
+        "claim_subjects": None if same is None else claim_subjects(
+            margin, accuracy=accuracy, wanted=wanted, alpha=alpha, trials=trials, correlation=correlation
+        ),
         "difference_trials": _times(differs, effect), "difference_subjects": _times(differs, effect / trials),
     }  # fmt: skip
 
