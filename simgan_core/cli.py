@@ -186,6 +186,24 @@ def compare(
     typer.echo(f"low-resolution distance {gap.pixel_distance:.1f} grey levels (real to real {gap.pixel_floor:.1f})")
 
 
+@app.command()
+def fit(
+    synthetic: Annotated[Path, typer.Argument(help="A store of renders with landmarks, from 'simgan simulate eyes'.")],
+    real: Annotated[Path, typer.Argument(help="A store of real images of the same size; no label of it is read.")],
+    out: Annotated[Path, typer.Option(help="The ranges to write (.json), for 'simgan simulate eyes --ranges'.")],
+    assets: Annotated[Path | None, typer.Option(help="The assets of the renders; default: procedural eyes.")] = None,
+    networks: Annotated[int, typer.Option(min=1, help="Networks that compare; two minutes each on a core.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit the simulator's framing, head pose, lids and angle kappa to real images, without labels of them."""
+    from simgan_core.evaluation.simulator_fit import fit_stores
+    from simgan_core.simulators.ranges import save_ranges
+
+    found = fit_stores(synthetic, real, assets, networks=networks)
+    save_ranges(found.ranges, out)
+    print_result(found.to_dict(), as_json)
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print numbers as one JSON object, or as aligned lines."""
     if as_json:

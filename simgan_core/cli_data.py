@@ -91,23 +91,27 @@ def simulate_eyes(
     seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     colour: Annotated[bool, typer.Option("--colour", help="RGB instead of grey.")] = False,
+    ranges: Annotated[
+        Path | None, typer.Option(help="What varies, and how far (.json of 'simgan fit'); default: EyeRanges.")
+    ] = None,
     form: Annotated[
         ImageFormat, typer.Option("--format", help="A store, or UnityEyes' imgs/N.jpg and imgs/N.json.")
     ] = ImageFormat.STORE,
 ) -> None:
     """Render labelled eyes, equalised and framed as in MPIIGaze (35 x 55), with gaze, head pose and landmarks."""
     from simgan_core.simulators.eye import EyeSimulator
-    from simgan_core.simulators.ranges import EyeRanges
+    from simgan_core.simulators.ranges import EyeRanges, load_ranges
     from simgan_core.simulators.simulate import load_assets
     from simgan_core.simulators.simulate import simulate_eyes as simulate
 
+    within = EyeRanges() if ranges is None else load_ranges(ranges)
     eye_assets = load_assets(assets)
     if form is ImageFormat.UNITYEYES:
         from simgan_core.simulators.unityeyes_writer import write_unityeyes
 
-        write_unityeyes(EyeSimulator(eye_assets, colour=True, device=device), out, count, seed)
+        write_unityeyes(EyeSimulator(eye_assets, within, colour=True, device=device), out, count, seed)
     else:
-        simulate(count, out, assets=eye_assets, ranges=EyeRanges(), seed=seed, device=device, colour=colour)
+        simulate(count, out, assets=eye_assets, ranges=within, seed=seed, device=device, colour=colour)
     typer.echo(str(out))
 
 

@@ -73,6 +73,9 @@ def test_what_is_trained_is_kept_until_its_settings_change(
     np.testing.assert_array_equal(run(quick).predicted["raw"], first.predicted["raw"])
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         run(replace(quick, gaze=replace(quick.gaze, learning_rate=2e-3)))
+    monkeypatch.setattr(comparison, "code_fingerprint", lambda source: f"edited {source.name}")
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        run(quick)
 
 
 def test_only_the_oracle_reads_the_labelled_images_of_the_target(data: TrainingData, tmp_path: Path) -> None:

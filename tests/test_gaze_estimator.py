@@ -23,7 +23,7 @@ from simgan_core.gaze_estimator import (
 )
 from simgan_core.images import to_float
 
-SMALL = GazeConfig(steps=120, batch=32, width=0.2, learning_rate=2e-3)
+SMALL = GazeConfig(steps=200, batch=32, width=0.2, learning_rate=9e-4)
 NO_CHANGE = {f"augment_{name}": 0.0 for name in ("gain", "offset", "gradient", "blur", "noise", "shift")}
 
 

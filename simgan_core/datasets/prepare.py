@@ -40,6 +40,7 @@ from simgan_core.datasets.writer import MANIFEST, StoreWriter, sha256
 from simgan_core.images import resize
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.simulators.assets import EyeAssets
+from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 from simgan_core.simulators.procedural_assets import procedural_assets
 from simgan_core.simulators.ranges import EyeRanges, published_prior
 from simgan_core.simulators.sensor import CameraModel
@@ -229,12 +230,12 @@ def _assets_recipe(root: Path, config: Config, seed: int, ranges: EyeRanges) -> 
 
 
 def gaze_prior_ranges(root: Path) -> EyeRanges:
-    """Ranges with the gaze of the 14 persons that are not tested, or the uniform range without the published file."""
+    """Ranges fitted to MPIIGaze, with the gaze of the 14 persons not tested, or a uniform one without that file."""
     published = root / "mpiigaze" / PUBLISHED
     if not published.is_file():
         LOGGER.warning("no %s: the simulator's gaze is uniform instead of the other 14 persons'", published)
-        return EyeRanges()
-    return EyeRanges().with_prior(published_prior(published, exclude_subject=TESTED_PERSON))
+        return MPIIGAZE_RANGES
+    return MPIIGAZE_RANGES.with_prior(published_prior(published, exclude_subject=TESTED_PERSON))
 
 
 def _mini(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
@@ -308,4 +309,4 @@ def _full_synthetic(root: Path, config: Config, seed: int) -> Recipe:
 
             make = functools.partial(prepare_unityeyes, folder, size=config.data.size, limit=limit)
             return Recipe("synthetic", inputs, (PACKAGE / "datasets" / "unityeyes.py",), make)
-    return _assets_recipe(root, config, seed, EyeRanges())
+    return _assets_recipe(root, config, seed, MPIIGAZE_RANGES)

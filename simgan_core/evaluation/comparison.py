@@ -33,6 +33,7 @@ from simgan_core.evaluation.matching import FDA_BETA, Match, matched
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
 from simgan_core.gaze_estimator import GazeCNN, load_gaze_cnn, predict, save_gaze_cnn, train_gaze_cnn
+from simgan_core.provenance import PACKAGE, code_fingerprint
 
 Floats = NDArray[np.float32]
 
@@ -41,6 +42,9 @@ WITHIN_DEG = 7.0
 
 SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 """Seeds of a side arm by profile; all of them in the others."""
+
+CODE = ("gaze_estimator.py", "evaluation/baselines.py", "evaluation/matching.py")
+"""Modules that decide predictions, with all that they import: an edit makes kept predictions out of date."""
 
 QUARTER = 4
 """'1x' of table 2 is every fourth render of the store, and '4x' the whole store: as many updates, fewer images."""
@@ -273,8 +277,9 @@ def _train_and_predict(
 
 
 def _key(arm: Arm, seed: int, config: Config, training: Store, test: Store, real: Store | None) -> str:
-    """What decides an arm's predictions; its title and its share of the seeds do not."""
+    """What decides an arm's predictions, the code that makes them included; its title and number of seeds do not."""
     how: dict[str, object] = {"name": arm.name, "augment": arm.augment, "every": arm.every, "match": arm.match}
+    how["code"] = [code_fingerprint(PACKAGE / name) for name in CODE]
     if arm.name in BASELINES:
         how["settings"] = repr(BASELINES[arm.name])
     if arm.match is not None and real is not None:

@@ -38,8 +38,8 @@ Floats = NDArray[np.float64]
 HELD_OUT = 0.15
 """Share of the renders that the network does not train on."""
 BATCH = 64
-_ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
-_LIDS = {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15}  # of 20 points along the margins
+ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
+LIDS = {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15}  # of 20 points along the margins
 _CELL = 4  # pixels of a cell at low resolution
 _PARTS = 24  # principal parts of the low-resolution images
 
@@ -67,6 +67,16 @@ class DomainGap:
         }
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the network sees in either domain: `names` [T], and per image the targets in their units."""
+
+    names: tuple[str, ...]
+    truth: Floats  # [N,T] of held-out renders
+    synthetic: Floats  # [N,T] its answers about them
+    real: Floats  # [M,T] its answers about real images
+
+
 def compare_domains(
     synthetic: Store, real: Store, *, seed: int = 0, steps: int = 1500, limit: int = 6000, progress: bool = True
 ) -> DomainGap:
@@ -84,33 +94,45 @@ def compare_domains(
         DataError: the stores' images differ in form, or the renders have none of the annotations.
 
     """
+    answers = ask(synthetic, real, seed=seed, steps=steps, limit=limit, progress=progress)
+    table = pd.DataFrame(
+        {
+            "unit": ["°" if name in ANGLES else "px" for name in answers.names],
+            "rmse": np.sqrt(((answers.synthetic - answers.truth) ** 2).mean(axis=0)),
+            "synthetic_mean": answers.synthetic.mean(axis=0),
+            "synthetic_sd": answers.synthetic.std(axis=0),
+            "real_mean": answers.real.mean(axis=0),
+            "real_sd": answers.real.std(axis=0),
+        },
+        index=pd.Index(answers.names, name="target"),
+    )
+    table["shift"] = (table["real_mean"] - table["synthetic_mean"]) / table["synthetic_sd"]
+    rng = np.random.default_rng(seed)
+    images, real_images = (store.images(_some(store, limit, rng)) for store in (synthetic, real))
+    half = rng.permutation(len(real_images)) % 2 == 0
+    return DomainGap(table, pixel_distance(images, real_images), pixel_distance(real_images[half], real_images[~half]))
+
+
+def ask(
+    synthetic: Store, real: Store, *, seed: int = 0, steps: int = 1500, limit: int = 6000, progress: bool = True
+) -> Answers:
+    """Train the network on renders and ask it about held-out ones and about real images; see `compare_domains`."""
     if (synthetic.size, synthetic.channels) != (real.size, real.channels):
         found = f"images {real.channels} x {real.size}"
         expected = f"{synthetic.channels} x {synthetic.size} as in {synthetic.path}"
         raise DataError(real.path, found=found, expected=expected, remedy="prepare both with the same size")
     rng = np.random.default_rng(seed)
-    rows, real_rows = (np.sort(rng.permutation(len(s))[:limit]) for s in (synthetic, real))
+    rows, real_rows = _some(synthetic, limit, rng), _some(real, limit, rng)
     images, targets = synthetic.images(rows), _targets(synthetic).iloc[rows]
-    real_images = real.images(real_rows)
     held_out = rng.random(len(images)) < HELD_OUT
     truth = targets.to_numpy(np.float64)
     net = _train(images[~held_out], truth[~held_out], seed, steps, progress)
-    answers, real_answers = net(images[held_out]), net(real_images)
-    rmse = np.sqrt(((answers - truth[held_out]) ** 2).mean(axis=0))
-    table = pd.DataFrame(
-        {
-            "unit": ["°" if name in _ANGLES else "px" for name in targets.columns],
-            "rmse": rmse,
-            "synthetic_mean": answers.mean(axis=0),
-            "synthetic_sd": answers.std(axis=0),
-            "real_mean": real_answers.mean(axis=0),
-            "real_sd": real_answers.std(axis=0),
-        },
-        index=pd.Index(targets.columns, name="target"),
-    )
-    table["shift"] = (table["real_mean"] - table["synthetic_mean"]) / table["synthetic_sd"]
-    half = rng.permutation(len(real_images)) % 2 == 0
-    return DomainGap(table, pixel_distance(images, real_images), pixel_distance(real_images[half], real_images[~half]))
+    names = tuple(str(name) for name in targets.columns)
+    return Answers(names, truth[held_out], net(images[held_out]), net(real.images(real_rows)))
+
+
+def _some(store: Store, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(rng.permutation(len(store))[:limit])
 
 
 def pixel_distance(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -136,7 +158,7 @@ def _low_resolution(images: NDArray[np.uint8]) -> Floats:
 
 def _targets(store: Store) -> pd.DataFrame:
     """What the simulator knows of each image: angles in degrees, positions in pixels."""
-    known = [name for name in (*_ANGLES, "pupil_u", "pupil_v", "lid_landmarks") if name in store.columns]
+    known = [name for name in (*ANGLES, "pupil_u", "pupil_v", "lid_landmarks") if name in store.columns]
     if not known:
         raise DataError(
             store.path,
@@ -145,11 +167,11 @@ def _targets(store: Store) -> pd.DataFrame:
             remedy="compare renders of 'simgan simulate eyes', or add these columns to your store",
         )
     columns = store.annotations(known)
-    found: dict[str, Floats] = {name: np.rad2deg(columns[name].to_numpy()) for name in known if name in _ANGLES}
+    found: dict[str, Floats] = {name: np.rad2deg(columns[name].to_numpy()) for name in known if name in ANGLES}
     found |= {f"pupil_{axis}": columns[f"pupil_{c}"].to_numpy() for axis, c in ("xu", "yv") if f"pupil_{c}" in known}
     if "lid_landmarks" in known:
         lids = np.stack(columns["lid_landmarks"].tolist()).reshape(len(columns), -1, 2)
-        found |= {f"{name}_{axis}": lids[:, i, k] for name, i in _LIDS.items() for k, axis in enumerate("xy")}
+        found |= {f"{name}_{axis}": lids[:, i, k] for name, i in LIDS.items() for k, axis in enumerate("xy")}
     return pd.DataFrame(found)
 
 

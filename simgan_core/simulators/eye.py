@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from simgan_core.gaze import gaze_vector
 from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.eyeball import limbus_points, pupil_centre_seen
 from simgan_core.simulators.eyeball_paint import Eyeball
@@ -22,7 +23,7 @@ from simgan_core.simulators.lashes import Lashes
 from simgan_core.simulators.light import SceneLight
 from simgan_core.simulators.ranges import EyeParameters, EyeRanges, sample_parameters
 from simgan_core.simulators.raster import rasterise
-from simgan_core.simulators.scene import Poser, Scene, gaze_rotation, rotate
+from simgan_core.simulators.scene import Pose, Poser, gaze_rotation, rotate
 from simgan_core.simulators.shading import linear_to_srgb
 from simgan_core.simulators.skin import Skin
 
@@ -88,9 +89,12 @@ class EyeSimulator:
         self._eyeball = Eyeball(self.assets, self._skin.visibility, colour=colour)
         self._lashes = Lashes(self.assets)
 
-    def sample(self, seed: int, indices: Sequence[int]) -> EyeParameters:
-        """Draw the parameters of images `indices` of stream `seed`; each depends on (seed, index) alone."""
-        return sample_parameters(self._drawn_from, self.ranges, seed, indices).to(self.device)
+    def sample(self, seed: int, indices: Sequence[int], ranges: EyeRanges | None = None) -> EyeParameters:
+        """Draw the parameters of images `indices` of stream `seed`; each depends on (seed, index) alone.
+
+        `ranges` other than the simulator's own may be given.
+        """
+        return sample_parameters(self._drawn_from, ranges or self.ranges, seed, indices).to(self.device)
 
     @torch.no_grad()
     def render(self, parameters: EyeParameters) -> EyeBatch:
@@ -116,17 +120,22 @@ class EyeSimulator:
         gain = _MEAN_LINEAR * parameters.exposure / mean.clamp(min=1e-3)
         return linear_to_srgb(image * gain[:, None, None, None])
 
-    def _labels(self, scene: Scene, parameters: EyeParameters) -> EyeLabels:
+    @torch.no_grad()
+    def label(self, parameters: EyeParameters) -> EyeLabels:
+        """The labels of `parameters` without their images: thousands a second."""
+        return self._labels(self._poser.place(parameters), parameters)
+
+    def _labels(self, pose: Pose, parameters: EyeParameters) -> EyeLabels:
         shape = self.assets.eyeball
-        to_camera = rotate(scene.eye_rotation.transpose(1, 2), -scene.centre[:, None])[:, 0]
+        to_camera = rotate(pose.eye_rotation.transpose(1, 2), -pose.centre[:, None])[:, 0]
         pupil = pupil_centre_seen(functional.normalize(to_camera, dim=-1), shape)[:, None]
         limbus = limbus_points(_IRIS_LANDMARKS, parameters.iris_scale, shape)
-        on_eye = rotate(scene.eye_rotation, torch.cat([pupil, limbus], 1)) + scene.centre[:, None]
-        margin = scene.control[:, self.assets.lid_loops[0]]
-        pixels = scene.project(torch.cat([on_eye, margin], 1))[..., :2] / self.supersample
+        on_eye = rotate(pose.eye_rotation, torch.cat([pupil, limbus], 1)) + pose.centre[:, None]
+        margin = pose.control[:, self.assets.lid_loops[0]]
+        pixels = pose.project(torch.cat([on_eye, margin], 1))[..., :2] / self.supersample
         return EyeLabels(
             gaze=parameters.gaze,
-            gaze_vector=-scene.eye_rotation[:, :, 2],
+            gaze_vector=gaze_vector(parameters.gaze),
             head=parameters.head,
             pupil=pixels[:, 0],
             iris_landmarks=pixels[:, 1 : 1 + _IRIS_LANDMARKS],

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simgan_core.config_tree import build
+from simgan_core.provenance import read_json, write_json
 from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.counter_random import normals, uniforms
 
 Range = tuple[float, float]
+NOT_IN_FILES = frozenset({"gaze_prior", "skins"})
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class EyeRanges:
     gaze_yaw_deg: Range = (-20.0, 20.0)
     gaze_prior: NDArray[np.float32] | None = None
     gaze_jitter_deg: float = 1.5
+    # angle kappa: from the line of sight, which is the label, to the optical axis, which the iris shows; positive yaw
+    # is towards the nose, so that a human eye's is negative (about 2 to 5 degrees towards the temple)
+    kappa_pitch_normal_deg: Range = (0.0, 0.0)
+    kappa_yaw_normal_deg: Range = (0.0, 0.0)
     # head: turns with the gaze by a share of it, and freely; roll is what normalisation leaves over
     head_follow: float = 0.55
     head_pitch_normal_deg: Range = (0.0, 6.0)
@@ -80,7 +87,8 @@ class EyeParameters:
 
     seed: int
     index: Tensor  # int64 [B]
-    gaze: Tensor  # [B,2] pitch, yaw in the camera's frame
+    gaze: Tensor  # [B,2] pitch, yaw of the line of sight in the camera's frame
+    kappa: Tensor  # [B,2] pitch, yaw from the line of sight to the optical axis
     head: Tensor  # [B,3] pitch, yaw, roll
     shape: Tensor  # [B,K] coefficients in standard deviations
     skin: Tensor  # int64 [B]
@@ -218,6 +226,8 @@ def sample_parameters(
         "lash": draw.choice(np.ones(lashes)),
     }
     real["shape"] = ranges.shape_scale * np.stack([draw.normal() for _ in range(components)], 1)
+    kappa = (ranges.kappa_pitch_normal_deg, ranges.kappa_yaw_normal_deg)
+    real["kappa"] = np.deg2rad(np.stack([draw.normal(limits) for limits in kappa], 1))
     floats = {name: torch.from_numpy(np.ascontiguousarray(v)).float() for name, v in real.items()}
     return EyeParameters(seed=seed, **floats, **{name: torch.from_numpy(v) for name, v in whole.items()})
 
@@ -235,3 +245,22 @@ def _draw_pose(ranges: EyeRanges, draw: _Draw) -> tuple[NDArray[np.float64], NDA
     head = np.deg2rad(np.stack([draw.normal(limits) for limits in free], 1))
     head[:, :2] += ranges.head_follow * gaze
     return gaze, head
+
+
+def save_ranges(ranges: EyeRanges, path: Path) -> None:
+    """Write the numbers of `ranges` as JSON; a gaze prior and a choice of skins are not part of the file."""
+    plain = {name: value for name, value in vars(ranges).items() if name not in NOT_IN_FILES}
+    write_json(path, plain)
+
+
+def load_ranges(path: Path) -> EyeRanges:
+    """Read what `save_ranges` wrote; missing numbers take their defaults, unknown ones raise ValueError."""
+    return parse_ranges(read_json(path), str(path))
+
+
+def parse_ranges(tree: Any, where: str) -> EyeRanges:
+    """Ranges from plain JSON; raises ValueError, naming `where`, for what `save_ranges` does not write."""
+    unfit = NOT_IN_FILES.intersection(tree) if isinstance(tree, dict) else frozenset()
+    if unfit:
+        raise ValueError(f"{where}: {min(unfit)} found; expected numbers and pairs alone: set that from Python")
+    return cast(EyeRanges, build(EyeRanges, tree, f"{where}: "))

@@ -18,11 +18,9 @@ from simgan_core.simulators.shading import faces_around, vertex_normals
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A posed batch."""
+class Pose:
+    """Where a batch of eyes is: what its labels follow from, without the fine surface that is drawn."""
 
-    vertices: Tensor  # [B,W,3] skin
-    normals: Tensor  # [B,W,3]
     control: Tensor  # [B,V,3]
     centre: Tensor  # [B,3] of the eyeball
     eye_rotation: Tensor  # [B,3,3] eyeball frame -> camera frame
@@ -37,6 +35,14 @@ class Scene:
         x = points[..., 0] * scale + self.width / 2
         y = points[..., 1] * scale + self.height / 2
         return torch.stack([x, y, points[..., 2]], -1)
+
+
+@dataclass(frozen=True)
+class Scene(Pose):
+    """A posed batch with its skin."""
+
+    vertices: Tensor  # [B,W,3] skin
+    normals: Tensor  # [B,W,3]
 
 
 def gaze_rotation(pitch: Tensor, yaw: Tensor, roll: Tensor | None = None) -> Tensor:
@@ -98,23 +104,35 @@ class Poser:
             fine.addcmul_(control.index_select(1, neighbour), weight)
         return fine
 
+    def place(self, parameters: EyeParameters) -> Pose:
+        """Place a batch: the midpoint of the corners, moved by `parameters.shift`, lies on the optical axis."""
+        return self._place(parameters)[0]
+
     def pose(self, parameters: EyeParameters) -> Scene:
-        """Pose a batch: the midpoint of the corners, moved by `parameters.shift`, lies on the optical axis."""
+        """Place a batch and subdivide its skin."""
+        pose, control = self._place(parameters)
+        fine = self._subdivide(control)
+        head = pose.head_rotation
+        return Scene(
+            **vars(pose),
+            vertices=rotate(head, fine) + pose.centre[:, None],
+            normals=rotate(head, vertex_normals(fine, self._assets.triangles, self._faces)),
+        )
+
+    def _place(self, parameters: EyeParameters) -> tuple[Pose, Tensor]:
+        """The pose, and the control vertices [B, V, 3] with their lids set, still in the head's frame."""
         assets = self._assets
         head = gaze_rotation(*parameters.head.unbind(-1))
-        eye = gaze_rotation(*parameters.gaze.unbind(-1))
+        eye = gaze_rotation(*(parameters.gaze + parameters.kappa).unbind(-1))
         axis = -compose(head.transpose(1, 2), eye)[:, :, 2]  # where the eye looks, in the head's frame
         shape = (parameters.shape.double() @ self._components).view(len(parameters), -1, 3).float() + assets.mean
         aim = (shape[:, assets.inner_corner] + shape[:, assets.outer_corner]) / 2
         aim = aim + functional.pad(parameters.shift, (0, 1))
         pitch = -axis[:, 1].clamp(-1, 1).asin()
         control = pose_lids(shape, assets, axis, pitch, parameters.lid_open, parameters.lid_gain)
-        fine = self._subdivide(control)
         centre = torch.tensor([0.0, 0.0, self._distance], device=aim.device) - rotate(head, aim[:, None])[:, 0]
         height, width = self._canvas
-        return Scene(
-            vertices=rotate(head, fine) + centre[:, None],
-            normals=rotate(head, vertex_normals(fine, assets.triangles, self._faces)),
+        pose = Pose(
             control=rotate(head, control) + centre[:, None],
             centre=centre,
             eye_rotation=eye,
@@ -123,3 +141,4 @@ class Poser:
             height=height,
             width=width,
         )
+        return pose, control
