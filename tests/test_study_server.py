@@ -16,6 +16,7 @@ from test_study_gate import comm, raw
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
 from simgan_core.study.load_client import KERNEL_ID, MODEL_ID, Server, custom, frame, get_page
+from simgan_core.study.server import Place
 from simgan_core.study.storage import StudyStore
 
 HELLO = {"type": "hello", "session": None,
@@ -76,6 +77,50 @@ def test_experimenter_sees_counts_and_no_score(place: tuple[StudyStore, Server])
     found = json.loads(text)
     assert status == 200 and len(found["subjects"]) == 4 and found["simulated"] is True
     assert not [word for word in ("right", "correct", "truth", "accuracy") if word in json.dumps(found["subjects"])]
+
+
+def test_tokens_of_another_study_get_nobody_in_and_are_logged(place: tuple[StudyStore, Server], tmp_path: Path) -> None:
+    study, server = place
+    with small_study(tmp_path / "other.db") as other:
+        tried = {f"/s/{next(iter(other.tokens().values()))}": "subject's page",
+                 f"/e/{other.experimenter_token}": "experimenter's page",
+                 f"/e/{other.experimenter_token}/counts": "experimenter's page"}  # fmt: skip
+    for path, where in tried.items():
+        before = len(study.events())
+        assert request(server, path)[0] == 403
+        newest, *rest = study.events()
+        assert (newest["kind"], newest["detail"], len(rest)) == ("bad token", where, before), "once, without the token"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/s/%ff%fe", 400), ("/e/%c3%28", 400), ("/e/%ff/counts", 400),
+        ("/voila/static/nothing.js", 404), ("/voila/static/..", 404),
+        ("/voila/labextensions/anywidget/static/..", 403), ("/voila/labextensions/anywidget/static/nothing.js", 404),
+        ("/voila/labextensions/anywidget/static/../../../../etc/passwd", 404), ("/voila/static/%2e%2e%2fsetup", 404),
+        ("/%ff", 404),
+    ],
+)  # fmt: skip
+def test_invalid_text_and_path_tricks_are_in_the_log_once(
+    place: tuple[StudyStore, Server], path: str, status: int
+) -> None:
+    study, server = place
+    before = len(study.events())
+    assert request(server, path)[0] in (400, 403, 404)
+    wait_for(lambda: len(study.events()) > before)
+    assert len(study.events()) == before + 1
+    event = study.events(1)[0]
+    assert event["kind"] in ("bad message", "bad token") and event["detail"].isprintable()
+    assert "static" not in path or "/voila/" in event["detail"], "it says what was asked for"
+
+
+def test_loopback_alone_by_default(place: tuple[StudyStore, Server]) -> None:
+    psutil = pytest.importorskip("psutil")
+    assert Place().host == "127.0.0.1"
+    process = psutil.Process(place[1].pid)
+    listening = {one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}, "`simgan study serve` without --host"
 
 
 @pytest.mark.parametrize(

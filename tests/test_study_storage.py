@@ -271,6 +271,16 @@ def test_other_files_and_versions_are_refused(tmp_path: Path) -> None:
         open_study(tmp_path / "study.db")
 
 
+def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path: Path) -> None:
+    """WAL: a page's kernels read while another writes. FULL (2): an acknowledged answer survives a power cut."""
+    with small_study(tmp_path / "study.db") as study, study._engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 2]
+    with sqlite3.connect(tmp_path / "study.db") as plain:
+        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",), "it is the file's own mode"
+    plain.close()
+
+
 WRITER = """
 import sys
 from simgan_core.study.storage import open_study

@@ -46,11 +46,18 @@ _SECRET_PATH = re.compile(r"(/[se]/)[^/?\s]+")
 
 
 def log_request(handler: tornado.web.RequestHandler) -> None:
-    """Log failed requests, without tokens: who reads the log must not be able to take part."""
-    if handler.get_status() >= 400:
-        path = _SECRET_PATH.sub(r"\1***", handler.request.path)
-        access_log.warning("%d %s %s %s", handler.get_status(), handler.request.method, path[:200],
-                           handler.request.remote_ip)  # fmt: skip
+    """Log failed requests, without tokens: who reads the log must not be able to take part.
+
+    A refusal also goes to the study's event log, unless its page has written it there in better words.
+    """
+    status = handler.get_status()
+    if status < 400:
+        return
+    path, method = _SECRET_PATH.sub(r"\1***", handler.request.path)[:120], handler.request.method
+    access_log.warning("%d %s %s %s", status, method, path, handler.request.remote_ip)
+    if status < 500 and not getattr(handler, "refusal_is_logged", False):
+        server: StudyServer = handler.settings["study_server"]
+        server.refuse("bad message", f"{status} {method} {path!r}")
 
 
 class _Plain(tornado.web.RequestHandler):
@@ -107,6 +114,7 @@ class NothingHere(_Plain):
         """Refuse whatever the method."""
         path = _SECRET_PATH.sub(r"\1***", self.request.path)
         self.server.refuse("unknown image" if "image" in path else "bad message", f"no such address: {path[:120]!r}")
+        self.refusal_is_logged = True
         self.say(404, "There is nothing here", "Please open the link that you were given.")
 
 
@@ -122,6 +130,7 @@ class SubjectPage(TornadoVoilaHandler):  # type: ignore[misc]
         participant = server.tokens.get(path)
         if participant is None:
             server.refuse("bad token", "subject's page")
+            self.refusal_is_logged = True
             self.say(
                 403, "This link is not valid", "Please check that the whole address was copied, or ask for it again."
             )
@@ -153,6 +162,7 @@ class Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         if self.request.headers.get("Origin") is None or kernel_id not in self.kernel_manager:
             server: StudyServer = self.settings["study_server"]
             server.refuse("bad message", "websocket without origin, or to a kernel that does not run")
+            self.refusal_is_logged = True
             raise tornado.web.HTTPError(403)
         await super().get(kernel_id=kernel_id)
 
@@ -220,6 +230,7 @@ class _ForExperimenter(_Plain):
         if self.server.study.is_experimenter(token):
             return True
         self.server.log.warning("refused (bad token): experimenter's page")
+        self.refusal_is_logged = True  # by the store
         self.say(403, "This link is not valid", "It is not the experimenter's.")
         return False
 
