@@ -370,6 +370,28 @@ def test_an_export_holds_the_plan_and_no_secret(tmp_path: Path) -> None:
         export(study, tmp_path / "s.xlsx")
 
 
+def test_each_answer_has_its_window_and_the_software_that_stored_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study goes on under a newer version, in a window that is resized on the way."""
+    with small_study(tmp_path / "s.db") as study:
+        token = next(iter(study.tokens().values()))
+        session = study.open_session(token, browser="b", window=(800, 600), pixel_ratio=1)
+        study.give_consent(session.key)
+        study.record_answer(session.key, 0, "real")
+        study.record_answer(session.key, 1, "real", window=(390, 700), pixel_ratio=2)
+        planned = study.software
+        monkeypatch.setattr("simgan_core.study.storage.__version__", "9.9")
+        study.record_answer(study.open_session(token).key, 2, "real")
+        files = [*export(study, tmp_path / "s.csv"), *export(study, tmp_path / "s.parquet")]
+    for table in (pd.read_csv(files[0]), pd.read_parquet(files[2])):
+        rows = table[["window_width", "window_height", "pixel_ratio", "software"]].head(4).astype(object)
+        found = rows.where(rows.notna(), None).to_numpy().tolist()
+        assert found[:2] == [[800, 600, 1, planned], [390, 700, 2, planned]]
+        assert found[2:] == [[None, None, None, "simgan-core 9.9"], [None] * 4], "the last one is not answered"
+    assert json.loads(files[1].read_text())["software"] == planned
+
+
 def test_no_cell_is_a_formula() -> None:
     dangerous = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "|cmd", "%x"]
     table = pd.DataFrame({"file": [*dangerous, "eye_1.png", None], "n": range(12)})

@@ -166,6 +166,7 @@ def test_keyboard_alone_takes_the_whole_study_and_nothing_leaks(place: tuple[Stu
     assert {row["window_width"] for row in rows} == {1280} and "Chrom" in rows[0]["browser"]
     check_nothing_leaked(study, window, name)
     assert not window.errors
+    assert not [event for event in study.events() if event["kind"] == "bad message"], "a normal study refuses nothing"
     hosts = {url.split("/")[2] for url in window.asked if url.startswith(("http", "ws"))}
     assert hosts == {f"127.0.0.1:{server.port}"}, "the page asks nobody else"
 
@@ -354,7 +355,7 @@ def test_keys_of_other_scripts(
 
 def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
-    token = list(study.tokens().values())[4]
+    name, token = list(study.tokens().items())[4]
     window = Window.open(context, server, token)
     by_keys(window, until="trial")
     window.page.keyboard.press("Escape")
@@ -369,6 +370,13 @@ def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
     window.page.wait_for_timeout(350)
     window.page.keyboard.press("Space")
     assert window.ready() == "trial"
+    window.page.set_viewport_size({"width": 900, "height": 700})
+    window.page.keyboard.press("f")  # at once: the answer belongs to the new size
+    window.wait("feedback")
+    rows = [row for row in study.rows() if row["subject"] == name][:2]
+    assert [(row["window_width"], row["window_height"]) for row in rows] == [(1280, 800), (900, 700)]
+    events = [event["kind"] for event in reversed(study.events()) if event["participant"] == name]
+    assert events == ["paused", "went on", "resized"], "the screen notes what it did"
 
 
 def test_contrast_and_focus_can_be_seen(place: tuple[StudyStore, Server], context: Any) -> None:

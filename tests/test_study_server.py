@@ -93,18 +93,14 @@ def test_tokens_of_another_study_get_nobody_in_and_are_logged(place: tuple[Study
 
 
 @pytest.mark.parametrize(
-    ("path", "status"),
+    "path",
     [
-        ("/s/%ff%fe", 400), ("/e/%c3%28", 400), ("/e/%ff/counts", 400),
-        ("/voila/static/nothing.js", 404), ("/voila/static/..", 404),
-        ("/voila/labextensions/anywidget/static/..", 403), ("/voila/labextensions/anywidget/static/nothing.js", 404),
-        ("/voila/labextensions/anywidget/static/../../../../etc/passwd", 404), ("/voila/static/%2e%2e%2fsetup", 404),
-        ("/%ff", 404),
+        "/s/%ff%fe", "/e/%c3%28", "/e/%ff/counts", "/voila/static/nothing.js", "/voila/static/..",
+        "/voila/labextensions/anywidget/static/..", "/voila/labextensions/anywidget/static/nothing.js",
+        "/voila/labextensions/anywidget/static/../../../../etc/passwd", "/voila/static/%2e%2e%2fsetup", "/%ff",
     ],
 )  # fmt: skip
-def test_invalid_text_and_path_tricks_are_in_the_log_once(
-    place: tuple[StudyStore, Server], path: str, status: int
-) -> None:
+def test_invalid_text_and_path_tricks_are_in_the_log_once(place: tuple[StudyStore, Server], path: str) -> None:
     study, server = place
     before = len(study.events())
     assert request(server, path)[0] in (400, 403, 404)

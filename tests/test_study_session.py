@@ -228,6 +228,7 @@ def test_deadline(tmp_path: Path) -> None:
         {"type": "hello", "session": None, "client": CLIENT | {"window_width": True}},
         {"type": "hello", "session": None, "client": CLIENT | {"pixel_ratio": float("nan")}},
         {"type": "hello", "session": "x" * LIMIT, "client": CLIENT},
+        {"type": "note", "what": "right", "client": CLIENT}, {"type": "note", "what": "paused", "client": {}},
         {"type": "answer", "trial": 0}, answer(0) | {"truth": "real"}, answer(0) | {"trial": "0"},
         answer(0) | {"trial": True}, answer(0) | {"reaction_ms": float("inf")}, answer(0) | {"answer": None},
         answer(0) | {"answer": b"real"}, {"type": "answer", 1: 2}, {"type": "consent", "agreed": True},
@@ -253,6 +254,23 @@ def test_nothing_happens_before_its_time(study: StudyStore) -> None:
     screen.receive(HELLO)
     for message in (answer(0), {"type": "start"}, {"type": "next"}):
         assert screen.receive(message) == [], "without consent there is no trial"
+
+
+def test_pauses_and_sizes_are_noted_and_count_for_the_answers_after_them(study: StudyStore) -> None:
+    name, token = first(study)
+    screen = started(study, token)
+    screen.receive(answer(0))
+    screen.receive({"type": "next"})
+    for what, width in (("paused", 390), ("resized", 844), ("went on", 844)):
+        noted = {"type": "note", "what": what, "client": CLIENT | {"window_width": width}}
+        assert screen.receive(noted) == [], "nothing is sent back, and the trial stays"
+    assert last(screen.receive(answer(1)))["type"] == "feedback"
+    events = [(event["kind"], event["detail"], event["participant"]) for event in reversed(study.events())]
+    assert events == [("paused", "390 x 844, ratio 3", name), ("resized", "844 x 844, ratio 3", name),
+                      ("went on", "844 x 844, ratio 3", name)]  # fmt: skip
+    assert [row["window_width"] for row in study.rows()][:2] == [390, 844]
+    SubjectScreen(study, token).receive({"type": "note", "what": "paused", "client": CLIENT})
+    assert len(study.events()) == 3, "a window without a session has nothing to note"
 
 
 def test_wrong_token_shows_a_page_and_nothing_else(study: StudyStore) -> None:

@@ -1,59 +1,19 @@
 """Storage: no acknowledged answer is lost or double, one session a subject, refusals are logged; on two databases."""
 
-import os
-import pwd
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from study_pictures import SMALL, small_study, stock
+from study_postgres import new_database, postgres  # noqa: F401  # a fixture
 
 from simgan_core.study.plan import StudySettings
 from simgan_core.study.storage import PRELOAD, NextTrial, Refused, StudyError, StudyStore, create_study, open_study
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of its own on a free port; the URL without a database."""
-    if not BINARIES:
-        pytest.skip("no PostgreSQL server found; on Debian: apt-get install postgresql")
-    bin_folder = BINARIES[0].parent
-    folder = tmp_path_factory.mktemp("postgres")
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        user = "postgres"
-        for place in (folder, *folder.parents):
-            if place.owner() == pwd.getpwuid(os.geteuid()).pw_name and place.stat().st_mode & 0o055 != 0o055:
-                place.chmod(place.stat().st_mode | 0o055)
-        shutil.chown(folder, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data, log = folder / "data", folder / "log"
-    subprocess.run(
-        [bin_folder / "initdb", "-D", data, "-U", "lab", "--auth=trust", "--encoding=UTF8", "--no-sync"],
-        check=True, capture_output=True, user=user, cwd=folder, env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
-    )  # fmt: skip
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c shared_buffers=16MB"
-    control = [bin_folder / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "60"]
-    environment = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, user=user, cwd=folder,
-                   env=environment)  # fmt: skip
-    try:
-        yield f"postgresql://lab@127.0.0.1:{port}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, user=user, cwd=folder,
-                       env=environment)  # fmt: skip
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -61,13 +21,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place for a new study, in each kind of database."""
     if request.param == "sqlite":
         return str(tmp_path / "study.db")
-    import psycopg
-
-    server = request.getfixturevalue("postgres")
-    name = f"study_{os.urandom(4).hex()}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name}")  # type: ignore[arg-type]
-    return f"{server}/{name}"
+    return new_database(request.getfixturevalue("postgres"))
 
 
 def begun(study: StudyStore, number: int = 0) -> tuple[str, NextTrial]:
@@ -267,7 +221,7 @@ def test_other_files_and_versions_are_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("update study set schema_version = 99")
     connection.close()
-    with pytest.raises(StudyError, match="schema version 99 found; expected 1"):
+    with pytest.raises(StudyError, match="schema version 99 found; expected 2"):
         open_study(tmp_path / "study.db")
 
 

@@ -1,7 +1,8 @@
 """Export of a study: one row per planned trial, as CSV or Parquet, with what an analysis elsewhere needs.
 
-Each row has subject, plan (trial, kind, source, truth, image), answer, times, browser and window, the software that
-planned the study, and whether a program answered. The settings go along: in Parquet as metadata, beside a CSV as JSON.
+Each row has subject, plan (trial, kind, source, truth, image), answer, times, browser, the window at the answer, the
+software that stored it, and whether a program answered. The settings go along, with the software that planned the
+study: in Parquet as metadata, beside a CSV as JSON.
 Tokens and the study's secret stay in the database.
 """
 
@@ -30,7 +31,6 @@ def trials_table(study: StudyStore) -> pd.DataFrame:
     """One row per planned trial, answered or not, in the order of subjects and trials."""
     table = pd.DataFrame(study.rows())
     table["simulated"] = table["responder"] != "human"
-    table["software"] = study.software
     correct = (table["answer"] == table["truth"]).astype("boolean")
     table["correct"] = correct.where(table["answer"].isin(["real", "refined"]))
     for name in ("session", "window_width", "window_height"):

@@ -20,7 +20,7 @@ from simgan_core.study.plan import StudySettings
 from simgan_core.study.responders import rehearse
 from simgan_core.study.schema import sqlite_file
 from simgan_core.study.scoring import Confusion, Share, over_subjects, sensitivity
-from simgan_core.study.storage import StudyStore, create_study, open_study
+from simgan_core.study.storage import StudyStore, create_study, open_study, shown_name
 
 VARIABLE = "SIMGAN_STUDY"
 SIMULATED = "simulated.db"
@@ -42,8 +42,9 @@ def state(run: RunFolder) -> str:
         return ""
     file = sqlite_file(where)
     if file is None:
-        counts = open_study(where).counts()
-        return json.dumps([where, sum(row["answered"] for row in counts)])
+        with open_study(where) as study:
+            counts = study.counts()
+        return json.dumps([shown_name(where), sum(row["answered"] for row in counts)])
     files = [path for path in (file, file.with_name(file.name + "-wal")) if path.is_file()]
     return json.dumps([str(file), *[[path.stat().st_size, path.stat().st_mtime_ns] for path in files]])
 

@@ -49,7 +49,7 @@ class Run:
 class Server:
     """`simgan study serve` as a process of its own."""
 
-    def __init__(self, database: Path, port: int | None = None, base_url: str = "") -> None:
+    def __init__(self, database: Path | str, port: int | None = None, base_url: str = "") -> None:
         self.database = database
         self.port = port or free_port()
         self.base_url = base_url

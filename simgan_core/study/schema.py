@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: software of a session, window of an answer
 BUSY_MS = 30_000  # how long a writer waits for another one
 metadata = MetaData()
 
@@ -83,6 +83,7 @@ session = Table(
     Column("window_width", Integer),
     Column("window_height", Integer),
     Column("pixel_ratio", Float),
+    Column("software", String(200), nullable=False),  # that stored this session's answers
 )  # fmt: skip
 Index("one_live_session", session.c.subject_id, unique=True,
       sqlite_where=session.c.ended.is_(None), postgresql_where=session.c.ended.is_(None))  # fmt: skip
@@ -96,6 +97,9 @@ answer = Table(
     Column("reaction_ms", Float),
     Column("exposure_ms", Float),  # measured, not planned
     Column("answered", String(32), nullable=False),
+    Column("window_width", Integer),  # at the answer: it may have been resized since the session began
+    Column("window_height", Integer),
+    Column("pixel_ratio", Float),
     UniqueConstraint("subject_id", "number", name="one_answer_per_trial"),
 )  # fmt: skip
 log = Table(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,15 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "consent": {},
     "start": {},
     "next": {},
+    "note": {"what": _TEXT, "client": dict},
     "answer": {"trial": _WHOLE, "answer": _TEXT, "reaction_ms": _NUMBER, "exposure_ms": _NUMBER},
 }
 _CLIENT: dict[str, Any] = {
     "user_agent": _TEXT, "window_width": _WHOLE, "window_height": _WHOLE, "pixel_ratio": _NUMBER,
 }  # fmt: skip
+
+
+NOTES = ("paused", "went on", "resized")  # what a page may note of itself
 
 
 @dataclass
@@ -43,6 +48,11 @@ class _Client:
     user_agent: str
     window: tuple[int, int]
     pixel_ratio: float
+
+    @classmethod
+    def of(cls, client: Mapping[str, Any]) -> _Client:
+        """The browser of a checked message."""
+        return cls(client["user_agent"], (client["window_width"], client["window_height"]), client["pixel_ratio"])
 
 
 class SubjectScreen:
@@ -65,6 +75,8 @@ class SubjectScreen:
             self._study.log_refusal(refusal.kind, str(refusal))
             return []
         kind = checked["type"]
+        if kind == "note":
+            return self._note(checked)
         if kind not in self._waits_for:
             self._study.log_refusal("bad message", f"{kind} at a time that is none for it")
             return []
@@ -85,10 +97,18 @@ class SubjectScreen:
 
     # --- one method per message ---
 
+    def _note(self, message: Mapping[str, Any]) -> list[Message]:
+        """What the page says of itself: logged, and the window of the answers from here on. Nothing is sent back."""
+        if self._session is None:
+            return []  # a window that another one took over
+        self._client = _Client.of(message["client"])
+        width, height = self._client.window
+        with suppress(Refused):  # logged where it was raised; the next answer will say so on the screen
+            self._study.note(self._key, message["what"], f"{width} x {height}, ratio {self._client.pixel_ratio:g}")
+        return []
+
     def _hello(self, message: Mapping[str, Any]) -> list[Message]:
-        client = message["client"]
-        window = (client["window_width"], client["window_height"])
-        self._client = _Client(client["user_agent"], window, client["pixel_ratio"])
+        self._client = _Client.of(message["client"])
         live = self._study.live_session(self._token)
         own = None if self._session is None else fingerprint(self._session.key)
         if live is not None and live not in (message["session"], own):
@@ -113,10 +133,12 @@ class SubjectScreen:
         return self._after(was_practice=True)
 
     def _answer(self, message: Mapping[str, Any]) -> list[Message]:
+        client = self._client
+        assert client is not None, "answered before hello"
         reaction = None if message["answer"] == "timeout" else message["reaction_ms"]
         done = self._study.record_answer(
             self._key, message["trial"], message["answer"], reaction_ms=reaction,
-            exposure_ms=message["exposure_ms"],
+            exposure_ms=message["exposure_ms"], window=client.window, pixel_ratio=client.pixel_ratio,
         )  # fmt: skip
         self._next = done.next
         if done.was_right is None:
@@ -256,8 +278,10 @@ def check_message(message: object) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in _SHAPES:
         raise Refused("bad message", "unknown type")
     _check_names({name: value for name, value in message.items() if name != "type"}, _SHAPES[kind], kind)
-    if kind == "hello":
+    if kind in ("hello", "note"):
         _check_names(message["client"], _CLIENT, "client")
+    if kind == "note" and message["what"] not in NOTES:
+        raise Refused("bad message", "unknown note")
     return message
 
 

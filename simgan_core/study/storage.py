@@ -132,6 +132,7 @@ class _Live:
     session_id: int
     subject_id: int
     consented: bool
+    window: dict[str, float | None]  # as the session began
 
 
 def fingerprint(key: str) -> str:
@@ -327,7 +328,7 @@ class StudyStore:
         return Plan(self.settings, tuple(tuple(trials) for trials in subjects.values()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per planned trial, answered or not, with truth, answer, times, browser and window: for the export.
+        """One row per planned trial, answered or not, with truth, answer, times, browser, window, software.
 
         `answer` and what follows it are None where nothing was answered.
         """
@@ -340,8 +341,8 @@ class StudyStore:
                 schema.trial.c.number.label("trial"), schema.trial.c.kind, schema.image.c.id.label("image"),
                 schema.image.c.source, schema.image.c.name.label("file"), schema.answer.c.answer,
                 schema.answer.c.reaction_ms, schema.answer.c.exposure_ms, schema.answer.c.answered,
-                schema.session.c.id.label("session"), schema.session.c.browser, schema.session.c.window_width,
-                schema.session.c.window_height, schema.session.c.pixel_ratio,
+                schema.session.c.id.label("session"), schema.session.c.browser, schema.answer.c.window_width,
+                schema.answer.c.window_height, schema.answer.c.pixel_ratio, schema.session.c.software,
             )
             .select_from(schema.trial)
             .join(schema.subject, schema.subject.c.id == schema.trial.c.subject_id)
@@ -403,12 +404,10 @@ class StudyStore:
                 .where(schema.session.c.subject_id == subject.id, schema.session.c.ended.is_(None))
                 .values(ended=now, ended_by="taken over")
             )
-            width, height = (None, None) if window is None else (_pixels(window[0]), _pixels(window[1]))
             connection.execute(
                 insert(schema.session).values(
                     key_sha256=_sha256(key), subject_id=subject.id, started=now, last_seen=now,
-                    browser=_clean(str(browser), 300), window_width=width, window_height=height,
-                    pixel_ratio=_number(pixel_ratio, 100.0),
+                    browser=_clean(str(browser), 300), software=_software(), **_window(window, pixel_ratio),
                 )
             )  # fmt: skip
             answered, following = self._position(connection, subject.id)
@@ -501,11 +500,14 @@ class StudyStore:
         *,
         reaction_ms: object = None,
         exposure_ms: object = None,
+        window: tuple[int, int] | None = None,
+        pixel_ratio: float | None = None,
     ) -> Recorded:
         """Store the answer to trial `number`; it is durable when this returns, and may be sent again after a failure.
 
         `answer` is 'real', 'refined' or, with a deadline, 'timeout'. Times are milliseconds as the browser measured
-        them: from the frame that shows the image to the answer, and how long it stood. Sent again, the first counts.
+        them: from the frame that shows the image to the answer, and how long it stood. `window` and `pixel_ratio` are
+        those at the answer; without them those of the session count. Sent again, the first counts.
 
         Raises:
             Refused: 'session ended', 'no consent', 'bad answer', 'out of order' (not the next trial).
@@ -520,11 +522,12 @@ class StudyStore:
                 if following is None or number != following.number:
                     raise _Refusal("out of order", f"trial {number} answered; trial {answered} is next.", live)
                 now = _now()
+                shown = _window(window, pixel_ratio) if window is not None else live.window
                 connection.execute(
                     insert(schema.answer).values(
                         subject_id=live.subject_id, number=number, session_id=live.session_id, answer=answer,
                         reaction_ms=_number(reaction_ms, LONGEST_MS), exposure_ms=_number(exposure_ms, LONGEST_MS),
-                        answered=now,
+                        answered=now, **shown,
                     )
                 )  # fmt: skip
                 connection.execute(
@@ -710,7 +713,10 @@ def _live(connection: Connection, key: object) -> _Live:
     row = connection.execute(query).first()
     if row is None:
         raise _Refusal("session ended", "No such session; please open your link again.")
-    live = _Live(row.id, row.subject_id, row.consented is not None)
+    window: dict[str, float | None] = {
+        name: getattr(row, name) for name in ("window_width", "window_height", "pixel_ratio")
+    }
+    live = _Live(row.id, row.subject_id, row.consented is not None, window)
     if row.ended is not None:
         raise _Refusal("session ended", "This study goes on in another window; please close this one.", live)
     return live
@@ -785,6 +791,12 @@ def _number(value: object, most: float) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) and 0 <= value <= most else None
+
+
+def _window(window: tuple[int, int] | None, pixel_ratio: float | None) -> dict[str, float | None]:
+    """The columns of a window."""
+    width, height = (None, None) if window is None else (_pixels(window[0]), _pixels(window[1]))
+    return {"window_width": width, "window_height": height, "pixel_ratio": _number(pixel_ratio, 100.0)}
 
 
 def _pixels(value: object) -> int | None:

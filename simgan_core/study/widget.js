@@ -3,6 +3,7 @@
 
 const PATIENCE_MS = 15000; // no reply for so long: the connection counts as lost
 const REST_MS = 300; // keys are dead for this long after a screen appears, so that no answer skips it
+const RESIZE_MS = 500; // without another change the window has come to rest
 const PENDING = "simgan-study-pending";
 const SESSION = "simgan-study-session";
 
@@ -79,6 +80,8 @@ function render({ model, el }) {
   let pauseWanted = false;
   let watchdog = null;
   let alive = true;
+  let told = client(); // the window as Python knows it
+  let resizing = null;
 
   const bar = element("div", { class: "sgs-bar-fill" });
   const count = element("span", { class: "sgs-count" });
@@ -117,6 +120,22 @@ function render({ model, el }) {
     } catch {
       connectionLost();
     }
+  }
+
+  // What happens to this window goes to the study's event log; nothing is sent back, so that nothing is waited for.
+  function note(what) {
+    if (setup === null) return;
+    told = client();
+    try {
+      model.send({ type: "note", what, client: told });
+    } catch {
+      // The next answer will notice that the connection is lost.
+    }
+  }
+
+  function noteSize() {
+    const now = client();
+    if (told && ["window_width", "window_height", "pixel_ratio"].some((name) => now[name] !== told[name])) note("resized");
   }
 
   function connectionLost() {
@@ -322,6 +341,7 @@ function render({ model, el }) {
   function answerTrial(value, timestamp) {
     if (!trial?.open) return;
     trial.open = false;
+    noteSize();
     const message = {
       type: "answer", trial: trial.trial, answer: value,
       reaction_ms: milliseconds(timestamp - trial.shown),
@@ -358,12 +378,14 @@ function render({ model, el }) {
   }
 
   function showPause() {
+    if (!paused) note("paused");
     paused = true;
     pauseWanted = false;
     const waiting = trial;
     showText({ kind: "paused", title: "Paused", text: ["Take your time. Your answers so far are stored."], button: "Go on" },
       () => {
         paused = false;
+        note("went on");
         if (waiting) showTrial(waiting);
       });
   }
@@ -432,7 +454,11 @@ function render({ model, el }) {
   model.on("msg:custom", onMessage);
   pauseButton.addEventListener("click", pause);
   (onPage ? document : root).addEventListener("keydown", onKey, { signal: listeners.signal });
-  window.addEventListener("resize", () => trial?.refit?.(), { signal: listeners.signal });
+  window.addEventListener("resize", () => {
+    trial?.refit?.();
+    clearTimeout(resizing);
+    resizing = later(RESIZE_MS, noteSize); // once, when the window has come to rest
+  }, { signal: listeners.signal });
 
   clear("loading");
   main.append(element("p", { class: "sgs-loading", text: "One moment …" }));
