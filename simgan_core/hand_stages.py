@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from simgan_core.checkpoints import REFINER
 from simgan_core.config_hand import HandConfig, hand_profile, to_dict
@@ -24,11 +23,11 @@ from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.hand_comparison import HandComparison, HandData, compare_hand_arms, rows_of_views
 from simgan_core.hand_models import load_hand_refiner
 from simgan_core.hand_training import train_hand_refiner
-from simgan_core.parallel import default_workers, side_by_side
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images, refine_store
 from simgan_core.run_folder import RunFolder
 from simgan_core.stages import MADE_WITH, _begin, alone
+from simgan_core.workers import side_by_side
 
 KINDS = ("local", "global")
 
@@ -85,9 +84,7 @@ class _Training:
 def train_hand_refiners(hands: HandRun, *, workers: int | None = None, progress: bool = True) -> None:
     """Train the refiners of all seeds with the local and the global D, side by side; refine with the local ones."""
     tasks = [_Training(hands, kind, seed) for kind in KINDS for seed in hands.seeds]
-    with tqdm(total=len(tasks), desc="hand refiners", unit="training", disable=not progress) as bar:
-        for _ in side_by_side(_train, tasks, default_workers() if workers is None else workers):
-            bar.update()
+    side_by_side(_train, tasks, title="hand refiners", workers=workers, progress=progress)
 
 
 def _train(task: _Training) -> None:

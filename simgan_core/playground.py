@@ -23,6 +23,7 @@ from simgan_core.models import Refiner
 from simgan_core.refine import refine_images
 from simgan_core.run_folder import RunFolder
 from simgan_core.simulators.eye import EyeSimulator
+from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 from simgan_core.simulators.ranges import EyeParameters, EyeRanges
 from simgan_core.simulators.simulate import finish, load_assets
 
@@ -67,8 +68,10 @@ class EyeBench:
     def of(cls, run: RunFolder, refiners: Mapping[str, Mapping[int, Path]]) -> EyeBench:
         """With the synthetic eyes of a run: UnityEyes' assets or procedural ones."""
         folder = run.data_root / "unityeyes2"
-        assets = load_assets(folder if run.data != "embedded" and folder.is_dir() else None)
-        return cls(EyeSimulator(assets, EyeRanges()), refiners, run.config.data.size)
+        unityeyes = run.data != "embedded" and folder.is_dir()
+        ranges = MPIIGAZE_RANGES if unityeyes else EyeRanges()
+        simulator = EyeSimulator(load_assets(folder if unityeyes else None), ranges)
+        return cls(simulator, refiners, run.config.data.size)
 
     def parameters(self, identity: int, values: Mapping[str, float]) -> EyeParameters:
         """Eye number `identity` of the bench's seed, with the given settings in the place of its own.
@@ -100,17 +103,18 @@ class EyeBench:
         return render[0], refine_images(self.refiner(label, seed), render)[0]
 
     def refiner(self, label: str, seed: int) -> Refiner:
-        """The refiner of that label and seed, or of the label's first seed where it has no such one."""
+        """The refiner of that label and seed; KeyError names the seeds that the label has."""
         folders = self.refiners[label]
-        folder = folders.get(seed, next(iter(folders.values())))
+        if seed not in folders:
+            raise KeyError(f"seed {seed} of {label!r} found; trained are {', '.join(map(str, folders))}")
+        folder = folders[seed]
         if folder not in self._loaded:
             self._loaded[folder] = load_refiner(folder)
         return self._loaded[folder]
 
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds that any of the refiners has."""
-        return sorted({seed for folders in self.refiners.values() for seed in folders})
+    def seeds_of(self, label: str) -> list[int]:
+        """Seeds that were trained with that label."""
+        return sorted(self.refiners[label])
 
     def picture(self, label: str, seed: int, identity: int, **values: float) -> Images:
         """Render, refined and what changed (grey = nothing), side by side."""
@@ -198,11 +202,16 @@ def bench_widget(bench: EyeBench, identities: int = 40) -> Any:
 
     controls: dict[str, Any] = {
         "label": w.SelectionSlider(options=list(bench.refiners), description="refiner"),
-        "seed": w.Dropdown(options=bench.seeds, description="seed"),
+        "seed": w.Dropdown(options=bench.seeds_of(next(iter(bench.refiners))), description="seed"),
         "identity": w.IntSlider(0, 0, identities - 1, description="identity"),
     }
     for name, (text, low, high, start) in SLIDERS.items():
         controls[name] = w.FloatSlider(start, min=low, max=high, step=(high - low) / 100, description=text)
+
+    def offer(change: Any) -> None:  # before the picture is drawn: only seeds that this refiner has
+        controls["seed"].options = bench.seeds_of(change["new"])
+
+    controls["label"].observe(offer, names="value")
     return _live(controls, bench.picture, "render · refined · change")
 
 

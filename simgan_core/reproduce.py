@@ -31,7 +31,11 @@ SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 NOTEBOOKS = REPOSITORY / "notebooks"
 REPORTED = "report.done"
 """In the run's folder: says that the report was written from the results there."""
-READS = {"01_data": ("mpiigaze/*.npz",), "08_hand_pose": ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", "nyu/t*/*.mat")}
+READS = {
+    "01_data": ("mpiigaze/*.npz",),
+    "04_local_vs_global": ("hand_mesh/*",),
+    "08_hand_pose": ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", "nyu/t*/*.mat"),
+}
 """Files of the data root by which a step notices that its data changed; large sets by their label files alone."""
 PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
 

@@ -13,18 +13,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from simgan_core.config import Config
 from simgan_core.datasets.store import Store
@@ -34,6 +30,7 @@ from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
 from simgan_core.gaze_estimator import GazeCNN, load_gaze_cnn, predict, save_gaze_cnn, train_gaze_cnn
 from simgan_core.provenance import PACKAGE, code_fingerprint
+from simgan_core.workers import side_by_side
 
 Floats = NDArray[np.float32]
 
@@ -194,13 +191,10 @@ def compare_arms(
     out.mkdir(parents=True, exist_ok=True)
     runs = [(arm, seed) for arm in arms for seed in seeds_of(arm, seeds, config)]
     tasks = [(arm, seed, _training_store(arm, seed, data), data, config, out) for arm, seed in runs]
-    workers = (1 if torch.cuda.is_available() else torch.get_num_threads()) if workers is None else workers
-    bar = tqdm(total=len(tasks), desc="gaze estimators", unit="training", disable=not progress)
+    answers = side_by_side(_predict_arm, tasks, title="gaze estimators", workers=workers, progress=progress)
     found: dict[str, list[Floats]] = {}
-    with bar, _pool(min(workers, len(tasks))) as pool:
-        for (arm, _), predictions in zip(runs, pool(_predict_arm, tasks), strict=True):
-            found.setdefault(arm.name, []).append(predictions)
-            bar.update()
+    for (arm, _), predictions in zip(runs, answers, strict=True):
+        found.setdefault(arm.name, []).append(predictions)
     predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
     return Comparison(Store.open(data.test).pitch_yaw().copy(), predicted, tuple(seeds))
 
@@ -216,19 +210,6 @@ def raw_estimator(out: Path, seed: int) -> GazeCNN:
 
 
 Task = tuple[Arm, int, Path, TrainingData, Config, Path]
-Map = Callable[[Callable[[Task], Floats], Sequence[Task]], Iterable[Floats]]
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[Map]:
-    """`map` over tasks, in this process or in several; results come in order."""
-    if workers <= 1:
-        yield map
-        return
-    # Spawned, as forking a process whose torch has run threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        yield executor.map
 
 
 def _predict_arm(task: Task) -> Floats:

@@ -18,15 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from simgan_core.config_hand import PAPER_SIDE, HourglassConfig
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.hand import pck_area, pck_curve
 from simgan_core.evaluation.statistics import Estimate, paired_difference, two_level_bootstrap
 from simgan_core.hand_estimator import predict_joints, train_hourglass
-from simgan_core.parallel import default_workers, side_by_side
 from simgan_core.provenance import PACKAGE, code_fingerprint
+from simgan_core.workers import side_by_side
 
 Floats = NDArray[np.float32]
 ESTIMATOR = PACKAGE / "hand_estimator.py"
@@ -133,11 +132,7 @@ def compare_hand_arms(
     tasks: list[Task] = [
         (arm, seed, training_store(arm, seed, data), data.test, config, out) for arm in arms for seed in seeds
     ]
-    found: list[Floats] = []
-    with tqdm(total=len(tasks), desc="hourglasses", unit="training", disable=not progress) as bar:
-        for predictions in side_by_side(_predict_arm, tasks, default_workers() if workers is None else workers):
-            found.append(predictions)
-            bar.update()
+    found = side_by_side(_predict_arm, tasks, title="hourglasses", workers=workers, progress=progress)
     predicted = {arm.name: np.stack(found[i * len(seeds) : (i + 1) * len(seeds)]) for i, arm in enumerate(arms)}
     test = Store.open(data.test)
     return HandComparison(joints_uv(test), predicted, tuple(seeds), test.size[0])
