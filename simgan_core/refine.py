@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.images import resize, to_float, to_grey, to_uint8
-from simgan_core.models import Refiner
+from simgan_core.models import Refiner, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -36,6 +36,7 @@ def refine_images(refiner: Refiner, images: UInt8, batch: int = 256) -> UInt8:
     _check_channels(refiner, images.shape[1], "the images")
     device = next(refiner.parameters()).device
     bf16 = resolve_precision("auto", device) == "bf16"
+    to_channels_last(refiner)  # one layout, one kernel: in bf16 another one rounds some pixels to the next grey level
     refined = []
     for start in range(0, len(images), batch):
         array = np.ascontiguousarray(images[start : start + batch])
