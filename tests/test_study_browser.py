@@ -246,14 +246,56 @@ def test_two_windows_of_one_token(place: tuple[StudyStore, Server], context: Any
     elsewhere.close()
 
 
+def test_two_tabs_and_a_duplicated_tab_of_one_browser(place: tuple[StudyStore, Server], context: Any) -> None:
+    """A duplicated tab brings the memory of the first along, and is asked all the same, as any second tab is."""
+    study, server = place
+    name, token = list(study.tokens().items())[9]
+    one = Window.open(context, server, token)
+    by_keys(one, until="trial")
+    two = Window.open(context, server, token)
+    two.wait("occupied")
+    with one.page.expect_popup() as opened:
+        one.page.evaluate("window.open(location.href)")  # session storage is copied, as by 'Duplicate tab'
+    copy = Window(opened.value)
+    copy.wait("occupied")
+    assert copy.page.evaluate("window.opener !== null"), "it is no copy"
+    one.page.bring_to_front()
+    one.page.keyboard.press("f")
+    one.wait("feedback")
+    copy.page.bring_to_front()
+    copy.page.click(".sgs-primary")
+    copy.wait("resume")
+    one.page.bring_to_front()
+    one.page.click(".sgs-primary")
+    one.wait("superseded")
+    copy.page.bring_to_front()
+    copy.page.reload(wait_until="commit")
+    copy.wait("resume")  # a tab of its own by now: a reload is not asked
+    by_keys(copy, key="j")
+    assert answers(study, name) == ["real"] + ["refined"] * 7
+    assert not one.errors and not two.errors and not copy.errors
+
+
+NOTE_EXPOSURE = """() => { window.noted = {};
+  const look = (now) => { const image = document.querySelector('.sgs-image');
+    const seen = image && getComputedStyle(image).visibility === 'visible';
+    if (seen) window.noted.shown ??= now;
+    else if (window.noted.shown) window.noted.gone ??= now;
+    if (!window.noted.gone) requestAnimationFrame(look); };
+  requestAnimationFrame(look); }"""
+
+
 def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, context: Any) -> None:
     study = small_study(tmp_path / "study.db", subjects=1, practice=0, attention=0, deadline_ms=60_000, exposure_ms=150)
     name, token = next(iter(study.tokens().items()))
     server = Server(study_file(study))
     server.start()
     window = Window.open(context, server, token)
+    by_keys(window, until="instructions")
+    window.page.evaluate(NOTE_EXPOSURE)
     by_keys(window, until="trial")
-    window.page.wait_for_function("getComputedStyle(document.querySelector('.sgs-image')).visibility === 'hidden'")
+    window.page.wait_for_function("window.noted.gone")
+    noted = window.page.evaluate("window.noted.gone - window.noted.shown")
     before = window.count()
     window.page.keyboard.press("f")
     window.answered(before)
@@ -270,8 +312,9 @@ def test_killed_server_loses_no_answer_and_the_page_goes_on(tmp_path: Path, cont
     by_keys(window)
     rows = study.rows()
     assert [row["answer"] for row in rows] == ["real", "refined", "real", "real"]
-    assert 140 <= rows[0]["exposure_ms"] < PATIENCE_MS, "the first image was seen to vanish"
-    assert all(0 < row["exposure_ms"] < 400 + PATIENCE_MS for row in rows)
+    # The first frame at or after 150 ms takes the image away; a frame early is rounding.
+    assert rows[0]["exposure_ms"] >= 149 and rows[0]["exposure_ms"] == pytest.approx(noted, abs=60)
+    assert all(0 < row["exposure_ms"] <= row["reaction_ms"] for row in rows), "nothing is seen after the answer"
     server.stop()
     study.close()
 
@@ -379,15 +422,18 @@ def test_pause(place: tuple[StudyStore, Server], context: Any) -> None:
     assert events == ["paused", "went on", "resized"], "the screen notes what it did"
 
 
+COLOURS = """() => [...document.querySelectorAll('.sgs h1, .sgs p, .sgs button, .sgs span, .sgs kbd, .sgs li')]
+  .filter((e) => e.offsetParent && e.textContent.trim()).map((e) => { let back = e;
+    while (/, 0\\)$|transparent/.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
+    return [getComputedStyle(e).color, getComputedStyle(back).backgroundColor, e.textContent.slice(0, 30)]; })"""
+FOCUS = """() => { const s = getComputedStyle(document.activeElement);
+  return [s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor]; }"""
+
+
 def test_contrast_and_focus_can_be_seen(place: tuple[StudyStore, Server], context: Any) -> None:
     study, server = place
     window = Window.open(context, server, list(study.tokens().values())[5])
-    colours = """() => [...document.querySelectorAll('.sgs h1, .sgs p, .sgs button, .sgs span, .sgs kbd, .sgs li')]
-      .filter((e) => e.offsetParent && e.textContent.trim()).map((e) => { let back = e;
-        while (/, 0\\)$|transparent/.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
-        return [getComputedStyle(e).color, getComputedStyle(back).backgroundColor, e.textContent.slice(0, 30)]; })"""
-    focus = """() => { const s = getComputedStyle(document.activeElement);
-      return [s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor]; }"""
+    colours, focus = COLOURS, FOCUS
     seen = set()
     while (screen := window.ready()) != "break":
         for ink, paper, text in window.page.evaluate(colours):
@@ -407,6 +453,64 @@ def test_contrast_and_focus_can_be_seen(place: tuple[StudyStore, Server], contex
         window.page.keyboard.press("Enter")  # buttons by keyboard, as a screen reader presses them
         window.answered(before) if before else window.leave(screen)
     assert seen == {"consent", "instructions", "trial", "feedback", "ready"}
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_every_screen_can_be_seen_and_worked(
+    place: tuple[StudyStore, Server], browser: Any, width: str, tmp_path: Path
+) -> None:
+    """Nothing to scroll sideways, contrast, a visible focus: on all screens. SIMGAN_SCREENSHOTS keeps the pictures."""
+    study, server = place
+    token = list(study.tokens().values())[10 + list(SIZES).index(width)]
+    touch = width == "phone"
+    context = browser.new_context(
+        viewport=SIZES[width], has_touch=touch, is_mobile=touch, device_scale_factor=1 + touch
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    window = Window.open(context, server, token)
+    seen: set[str] = set()
+    while (screen := window.ready()) != "end":
+        check_screen(window, screen, width, seen)
+        before = window.count() if screen == "trial" else ""
+        if screen == "consent":
+            window.page.check("#sgs-agree")
+        if screen == "feedback" and "paused" not in seen:
+            window.page.click(".sgs-quiet")
+            screen = "feedback"
+        elif screen == "break" and "resume" not in seen:
+            window.page.reload(wait_until="commit")
+            window.wait("resume")
+            continue
+        else:
+            window.page.click('.sgs-answer[data-answer="real"]' if screen == "trial" else ".sgs-primary")
+        window.answered(before) if before else window.leave(screen)
+    check_screen(window, "end", width, seen)
+    assert seen == {"consent", "instructions", "trial", "feedback", "paused", "ready", "break", "resume", "end"}
+    context.close()
+
+
+def check_screen(window: Window, screen: str, width: str, seen: set[str]) -> None:
+    if screen in seen:
+        return
+    seen.add(screen)
+    page = window.page
+    if (folder := os.environ.get("SIMGAN_SCREENSHOTS")) is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{width}-{screen}.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[width]["width"], f"{screen}: wider than it"
+    for ink, paper, text in page.evaluate(COLOURS):
+        assert contrast(ink, paper) >= 4.5, f"{screen}: {text!r} is {ink} on {paper}"
+    if page.locator(".sgs button:visible, .sgs input:visible").count() == 0:
+        assert screen == "end", "a dead end"
+        return
+    for _ in range(4):  # the page's own start, then the first of its buttons
+        if page.evaluate("document.activeElement.matches('.sgs button, .sgs input')"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Shift")  # a key: the ring is for keyboards
+    style, line, colour = page.evaluate(FOCUS)
+    assert style == "solid" and line >= 2, f"{screen}: focus cannot be seen"
+    assert contrast(colour, "rgb(244, 244, 242)") >= 3 and contrast(colour, "rgb(255, 255, 255)") >= 3
 
 
 def test_reaction_time_is_measured_from_the_frame_with_the_image(
@@ -489,6 +593,17 @@ def lab(tmp_path: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def test_jupyterlab_by_keys_from_practice_to_end(tmp_path: Path, lab: str, context: Any) -> None:
+    study = small_study(tmp_path / "lab.db", subjects=1)
+    page = context.new_page()
+    run_in_lab(page, lab, tmp_path, [NOTEBOOK.format(database=str(study_file(study)))])
+    window = Window(page)
+    by_keys(window, key="j")
+    assert [row["answer"] for row in study.rows()] == ["refined"] * 8
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 1, "no key reached JupyterLab's own shortcuts"
+    study.close()
 
 
 def test_jupyterlab_with_deadline(tmp_path: Path, lab: str, context: Any) -> None:

@@ -4,6 +4,7 @@
 const PATIENCE_MS = 15000; // no reply for so long: the connection counts as lost
 const REST_MS = 300; // keys are dead for this long after a screen appears, so that no answer skips it
 const RESIZE_MS = 500; // without another change the window has come to rest
+const ELSEWHERE_MS = 250; // for another tab to say that it shows this session
 const PENDING = "simgan-study-pending";
 const SESSION = "simgan-study-session";
 
@@ -32,6 +33,26 @@ function remember(key, value) {
   } catch {
     // Without storage a reload in mid-answer shows that image again; nothing else changes.
   }
+}
+
+// Whether another tab shows this session: a tab that was duplicated brings the first one's memory along.
+function ownedElsewhere(session, signal) {
+  if (typeof BroadcastChannel === "undefined") return Promise.resolve(false);
+  const channel = new BroadcastChannel("simgan-study");
+  const me = (window.simganStudyTab ??= `${Math.random()}`); // views in one tab, as in JupyterLab, are no strangers
+  let shown = null; // the session of this tab, once it is sure
+  signal.addEventListener("abort", () => channel.close());
+  return new Promise((settle) => {
+    channel.onmessage = ({ data }) => {
+      if (data.asks && data.from !== me && shown !== null && data.asks === shown()) channel.postMessage({ tells: data.from });
+      if (data.tells === me) settle(true);
+    };
+    if (session !== null) channel.postMessage({ asks: session, from: me });
+    setTimeout(() => settle(false), session === null ? 0 : ELSEWHERE_MS);
+  }).then((found) => {
+    shown = () => remembered(SESSION);
+    return found;
+  });
 }
 
 function milliseconds(value) {
@@ -219,9 +240,10 @@ function render({ model, el }) {
     return element("ul", { class: "sgs-keys", "aria-label": "Keys" }, ...rows);
   }
 
-  function progress({ done, total, practice }) {
+  function progress({ done, total, practice }, between = false) {
     bar.style.width = `${total ? (100 * done) / total : 0}%`;
-    count.textContent = `${practice ? "Practice: " : ""}${Math.min(done + 1, total)} of ${total}`;
+    const place = between ? `${done} of ${total} done` : `${Math.min(done + 1, total)} of ${total}`;
+    count.textContent = `${practice ? "Practice: " : ""}${place}`;
   }
 
   // ------------------------------------------------------------------ pictures
@@ -419,7 +441,7 @@ function render({ model, el }) {
     screen: (message) => {
       trial = null;
       pauseWanted = false;
-      if (message.progress) progress(message.progress);
+      if (message.progress) progress(message.progress, true);
       if (message.kind !== "occupied") remember(PENDING, message.kind === "resume" ? remembered(PENDING) : null);
       showText(message, () => send({ type: message.action }));
     },
@@ -462,7 +484,10 @@ function render({ model, el }) {
 
   clear("loading");
   main.append(element("p", { class: "sgs-loading", text: "One moment …" }));
-  send({ type: "hello", session: remembered(SESSION), client: client() });
+  ownedElsewhere(remembered(SESSION), listeners.signal).then((found) => {
+    if (found) for (const key of [SESSION, PENDING]) remember(key, null);
+    if (alive) send({ type: "hello", session: remembered(SESSION), client: client() });
+  });
 
   return () => {
     alive = false;
