@@ -151,10 +151,14 @@ def train_colour(
 
 
 def gap_closed_percent(before: Images, after: Images, target: Images) -> Floats:
-    """How far each image's mean chroma moved along the way from the renders' mean to the target's, percent [N]."""
+    """Which part of the colour gap each image has closed, percent [N]: what its change leaves of the mean gap.
+
+    100 is the target's mean chroma. Going past it, or aside, leaves a gap again and counts as that: no more than 100.
+    """
     moved = chroma(after) - chroma(before)
     gap = chroma(target).mean(axis=0) - chroma(before).mean(axis=0)
-    return np.asarray(100.0 * (moved @ gap) / float(gap @ gap))
+    left = np.linalg.norm(gap - moved, axis=1)
+    return np.asarray(100.0 * (1.0 - left / np.linalg.norm(gap)))
 
 
 def chroma(images: Images) -> Floats:

@@ -1,0 +1,118 @@
+"""The ablations: equal settings are one training, budgets shrink steps alone, colours and artefacts are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_eyes import toy_eyes
+
+from simgan_core import ablations, colour_eyes, regularisation
+from simgan_core.config import cpu, to_dict, with_overrides
+from simgan_core.datasets.store import Store, StoreWriter
+from simgan_core.evaluation.annotation import PupilShift
+from simgan_core.evaluation.artefacts import fit_patches
+from simgan_core.evaluation.statistics import Estimate
+
+
+def store(path: Path, seed: int, count: int = 40) -> Store:
+    images, labels = toy_eyes(count, seed=seed)
+    with StoreWriter(path, size=(35, 55), channels=1, provenance={"toy": seed}) as writer:
+        writer.append(images, {"pitch": labels[:, 0], "yaw": labels[:, 1]})
+    return Store.open(path)
+
+
+def test_equal_settings_share_a_training_whatever_the_variant_is_called(tmp_path: Path) -> None:
+    synthetic, real = store(tmp_path / "synthetic", 0), store(tmp_path / "real", 1)
+    small, default = ablations.budget(cpu()), f"lambda_{cpu().loss.lambda_sum:g}"
+    weights = tmp_path / "gaze_cnn.safetensors"
+    weights.write_bytes(b"frozen")
+    every = (
+        *ablations.HISTORY, *ablations.DISCRIMINATORS, *ablations.lambda_sweep(cpu()), *ablations.psis(weights),
+    )  # fmt: skip
+    keys = {v.name: ablations.settings_key(synthetic, real, with_overrides(small, v.overrides)) for v in every}
+    assert keys["on"] == keys["local"] == keys["identity"] == keys[default]
+    others = [key for name, key in keys.items() if name not in ("on", "local", "identity", default)]
+    assert len({*others, keys["on"]}) == len(others) + 1
+    assert ablations.settings_key(synthetic, store(tmp_path / "other", 2), small) != keys["on"]
+    weights.write_bytes(b"thawed")
+    learned = with_overrides(small, ablations.psis(weights)[2].overrides)
+    assert ablations.settings_key(synthetic, real, learned) != keys["learned"]
+
+
+def test_the_budget_changes_numbers_of_steps_and_nothing_else() -> None:
+    whole, small = to_dict(cpu()), to_dict(ablations.budget(cpu()))
+    changed = {
+        f"{part}.{name}"
+        for part, values in whole.items() if isinstance(values, dict)
+        for name, value in values.items() if small[part][name] != value
+    }  # fmt: skip
+    assert changed <= {
+        "training.steps", "training.pretrain_refiner", "training.pretrain_discriminator", "training.sample_every",
+        "training.checkpoint_every", "gaze.steps",
+    }  # fmt: skip
+    assert small["training"]["steps"] == round(ablations.SHARE * whole["training"]["steps"])
+
+
+def test_the_two_psis_cost_the_same_for_a_change_of_brightness() -> None:
+    identity, mean = colour_eyes.colour_variants(cpu())
+    assert float(str(identity.overrides["loss.lambda_sum"])) == pytest.approx(cpu().loss.lambda_sum / 3)
+    assert "loss.lambda_sum" not in mean.overrides and mean.overrides["loss.psi"] == "channel_mean"
+
+
+def coloured(red: int, blue: int, count: int = 6) -> np.ndarray:
+    images = np.full((count, 3, 8, 8), 100, np.uint8)
+    images[:, 0], images[:, 2] = 100 + red, 100 + blue
+    return images
+
+
+@pytest.mark.parametrize(
+    ("after", "closed"),
+    [((0, 0), 0), ((20, -40), 50), ((40, -80), 100), ((60, -120 + 40), 77.6), ((80, -100), 50), ((-40, 80), -100)],
+    ids=["nothing", "half way", "there", "aside", "far aside", "away"],
+)
+def test_a_colour_gap_is_closed_by_going_there_and_no_further(after: tuple[int, int], closed: float) -> None:
+    found = colour_eyes.gap_closed_percent(coloured(0, 0), coloured(*after), coloured(40, -80))
+    assert found == pytest.approx(np.full(6, closed), abs=0.1)
+
+
+def test_going_past_the_target_is_no_gain() -> None:
+    past = colour_eyes.gap_closed_percent(coloured(0, 0), coloured(60, -100), coloured(30, -50))
+    assert past == pytest.approx(np.zeros(6), abs=0.1)
+    with pytest.raises(ValueError, match="colour ones"):
+        colour_eyes.chroma(np.zeros((2, 1, 8, 8), np.uint8))
+
+
+def test_artefacts_are_patches_unlike_the_targets() -> None:
+    target, more = toy_eyes(400, seed=0, real=True)[0], toy_eyes(100, seed=1, real=True)[0]
+    patches = fit_patches(target)
+    usual = patches.artefact_percent(more)
+    assert 0.2 < usual.mean() < 3, "one in a hundred of the target's own"
+    checkered = more.copy()
+    checkered[:, :, 10:24, 20:34] = np.where(np.indices((14, 14)).sum(0) % 2, 255, 0)
+    assert patches.artefact_percent(checkered).mean() > usual.mean() + 5
+    places = patches.artefact_map(checkered)
+    assert places[12:22, 22:32].mean() > 90 > 10 > places[28:, :15].mean()
+    with pytest.raises(ValueError, match="at least 8"):
+        fit_patches(target[:4])
+
+
+def measured(lambda_sum: float, error: float, auc: float, shift: float | None) -> regularisation.Measured:
+    def about(value: float) -> Estimate:
+        return Estimate(value, value - 0.01, value + 0.01, 1, 100)
+
+    moved = None if shift is None else PupilShift(about(shift), 0.1, (0.0, 0.0), 0.0, np.full((1, 100), shift))
+    return regularisation.Measured(
+        f"l{lambda_sum}", f"λ = {lambda_sum}", lambda_sum, about(error), about(auc), moved, 1.0
+    )
+
+
+def test_the_rule_and_the_oracle_may_differ_and_a_lost_label_is_never_chosen() -> None:
+    raw = measured(0.0, 6.0, 0.99, 0.0)
+    lost, best, strong = measured(0.01, 5.0, 0.6, None), measured(0.2, 5.5, 0.8, 0.6), measured(20, 5.4, 0.98, 0.1)
+    selection, oracle = regularisation.choose([raw, lost, best, strong], step=10)
+    assert selection.chosen is not None and selection.chosen.lambda_sum == 0.2
+    assert oracle is lost and "label lost" in selection.verdicts[0]
+    table = regularisation.table([raw, lost, best, strong], selection.verdicts)
+    assert table["rule without labels"].tolist()[2] == "chosen" and table["irises lost (%)"].tolist()[1] == 100
