@@ -258,6 +258,37 @@ def test_subject_can_not_run_code_in_the_kernel(place: tuple[StudyStore, Server]
     assert len(study.events()) - before >= len(attempts) and len(refused) >= len(attempts)
 
 
+def test_a_listener_with_the_old_protocol_does_not_stop_the_server(tmp_path: Path) -> None:
+    """Images reach every connection of a kernel; also one that closes at that moment counts as of the old protocol."""
+    study = small_study(tmp_path / "study.db", subjects=1)
+    server = Server(study_file(study))
+    server.start()
+
+    async def listen() -> None:
+        text = await asyncio.to_thread(get_page, f"{server.address}/s/{next(iter(study.tokens().values()))}")
+        kernel, model = KERNEL_ID.search(text), MODEL_ID.search(text)
+        assert kernel is not None and model is not None
+        url = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel[1]}/channels?session_id="
+        origin = websockets.Origin(server.address)
+        async with (
+            websockets.connect(url + "old", origin=origin),
+            websockets.connect(url + "page", origin=origin, subprotocols=[websockets.Subprotocol(PROTOCOL)]) as page,
+        ):
+            for message in (HELLO, {"type": "consent"}, {"type": "start"}):
+                await page.send(frame(model[1], message))
+            content = None
+            while content is None or content["type"] != "trial":
+                content = custom(await asyncio.wait_for(page.recv(), 20), model[1])
+
+    try:
+        asyncio.run(listen())
+        assert request(server, "/alive")[1] == "alive"
+    finally:
+        server.kill()
+        server.stop()
+        study.close()
+
+
 def _header(message: Any) -> bytes | None:
     from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1
 

@@ -243,6 +243,15 @@ class GatedConnection(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     refused = 0
 
+    def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
+        """Send on what a kernel says, to a page that is there and speaks the protocol.
+
+        To one that has just gone, or that never agreed on the protocol, an image would be written in the old protocol,
+        whose first bytes Voilà takes for a number of parts: the server would count to 10^17 and serve nobody.
+        """
+        if self.subprotocol == PROTOCOL:
+            super().handle_outgoing_message(stream, outgoing_msg)
+
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Pass a frame on, or refuse and log it."""
         try:
