@@ -16,7 +16,7 @@ from test_study_gate import comm, raw
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
 from simgan_core.study.load_client import KERNEL_ID, MODEL_ID, Server, custom, frame, get_page
-from simgan_core.study.server import Place
+from simgan_core.study.server import PING_MS, Place
 from simgan_core.study.storage import StudyStore
 
 HELLO = {"type": "hello", "session": None,
@@ -287,6 +287,28 @@ def test_a_listener_with_the_old_protocol_does_not_stop_the_server(tmp_path: Pat
         server.kill()
         server.stop()
         study.close()
+
+
+@pytest.mark.slow
+def test_a_window_in_which_nothing_happens_keeps_its_connection(place: tuple[StudyStore, Server]) -> None:
+    """Beyond the first ping: somebody thinks about an image for as long as that."""
+    study, server = place
+
+    async def wait() -> str:
+        text = await asyncio.to_thread(get_page, f"{server.address}/s/{list(study.tokens().values())[1]}")
+        kernel, model = KERNEL_ID.search(text), MODEL_ID.search(text)
+        assert kernel is not None and model is not None
+        url = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel[1]}/channels?session_id=x"
+        async with websockets.connect(
+            url, subprotocols=[websockets.Subprotocol(PROTOCOL)], origin=websockets.Origin(server.address)
+        ) as page:
+            await asyncio.sleep(PING_MS / 1000 + 3)
+            await page.send(frame(model[1], HELLO))
+            while (content := custom(await asyncio.wait_for(page.recv(), 30), model[1])) is None:
+                pass
+            return str(content["type"])
+
+    assert asyncio.run(wait()) in ("setup", "screen")
 
 
 def _header(message: Any) -> bytes | None:

@@ -58,6 +58,7 @@ EXTENSIONS = ("@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab
 BODY_LIMIT = 64 * 1024  # bytes of a request
 WINDOWS = 3  # kernels of one subject at the same time: a page being reloaded, and a second window
 MOST_REFUSED_FRAMES = 20  # of one connection, which is closed then
+PING_MS = 30_000  # an answer may take three of them: with one, each connection is closed at its first ping
 IDLE_SECONDS = 300  # a kernel whose page is gone for so long is ended
 
 
@@ -125,8 +126,8 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
             self.connection_dir = connections
             settings = self.init_settings() | {
                 "study_server": self, "default_handler_class": NothingHere, "log_function": log_request,
-                "websocket_max_message_size": FRAME_LIMIT * 4, "ws_ping_interval": 30_000,
-                "ws_ping_timeout": 30_000, "headers": HEADERS,
+                "websocket_max_message_size": FRAME_LIMIT * 4, "ws_ping_interval": PING_MS,
+                "ws_ping_timeout": 3 * PING_MS, "headers": HEADERS,
                 "kernel_websocket_connection_class": GatedConnection, "server_header": False,
             }  # fmt: skip
             self.app = tornado.web.Application(**settings)
