@@ -92,7 +92,9 @@ def test_ranges_in_files(tmp_path: Path) -> None:
 
 def test_stores_are_fitted_and_others_refused(tmp_path: Path) -> None:
     renders = simulate_eyes(120, tmp_path / "renders", assets=load_assets(None), progress=False)
-    found = fit_stores(renders.path, renders.path, None, networks=1, steps=4, evaluations=3, progress=False)
+    found = fit_stores(
+        renders.path, renders.path, None, networks=1, steps=4, evaluations=3, light_evaluations=2, progress=False
+    )
     assert found.start.gaze_prior is not None and len(found.start.gaze_prior) == 120
     (tmp_path / "out.json").unlink(missing_ok=True)
     save_ranges(found.ranges, tmp_path / "out.json")

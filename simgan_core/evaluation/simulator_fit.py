@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.domain_gap import ANGLES, LIDS, Answers, ask
+from simgan_core.evaluation.light_fit import LightFit, fit_light
 from simgan_core.simulators.eye import EyeSimulator
 from simgan_core.simulators.ranges import NOT_IN_FILES, EyeRanges, parse_ranges
 from simgan_core.simulators.simulate import load_assets, one_thread
@@ -35,6 +36,8 @@ PX_PER_DEG = 0.25
 """Weight of an angle: the network sees head pose and gaze less well than positions."""
 STIFFNESS = 0.01
 """Penalty on a setting that moves by its `step`, in px²: what the images do not decide stays as it was."""
+PHOTOGRAPHS = 4000
+"""Real images, evenly spread over their store, that the light is fitted to."""
 FIRST_DRAW = 1_000_000  # of the stream: far from the images of any store
 
 
@@ -97,11 +100,13 @@ class SimulatorFit:
     ranges: EyeRanges
     distance_before: float
     distance_after: float
+    light: LightFit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON: the distances, and each setting before and after."""
         distances = {"distance_before_px2": self.distance_before, "distance_after_px2": self.distance_after}
-        return distances | {_named(s): [s.read(self.start), round(s.read(self.ranges), 4)] for s in SETTINGS}
+        settings = {_named(s): [s.read(self.start), round(s.read(self.ranges), 4)] for s in SETTINGS}
+        return distances | settings | ({} if self.light is None else self.light.to_dict())
 
 
 def fit_simulator(
@@ -165,11 +170,13 @@ def fit_stores(
     networks: int = 2,
     steps: int = 2500,
     evaluations: int = 2500,
+    light_evaluations: int = 260,
     progress: bool = True,
 ) -> SimulatorFit:
     """Fit the ranges that the renders of the store `synthetic` were drawn within; gaze stays distributed as in it.
 
-    `assets` are those of the renders; `networks` are trained for `steps` each, about two minutes on a core.
+    Landmarks first, the light across the face then. `assets` are those of the renders; `networks` are trained for
+    `steps` each, about two minutes on a core.
 
     Raises DataError for stores that cannot be compared, ValueError for renders of another simulator.
     """
@@ -186,8 +193,18 @@ def fit_stores(
         ask(renders, photographs, seed=seed, steps=steps, limit=12_000, progress=progress) for seed in range(networks)
     ]
     found = fit_simulator(simulator, answers, renders.size, evaluations=evaluations)
+    with one_thread():
+        simulator = EyeSimulator(simulator.assets, found.ranges, frame=(height, width))
+        light = fit_light(
+            simulator,
+            photographs.images(
+                np.linspace(0, len(photographs) - 1, min(PHOTOGRAPHS, len(photographs))).round().astype(int)
+            ),
+            equalise=bool(made.get("equalised", True)),
+            evaluations=light_evaluations,
+        )
     kept = {name: getattr(start, name) for name in ("gaze_prior", "gaze_jitter_deg")}
-    return replace(found, ranges=replace(found.ranges, **kept))
+    return replace(found, ranges=replace(light.ranges, **kept), light=light)
 
 
 def _named(setting: Setting) -> str:

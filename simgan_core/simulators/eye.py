@@ -20,7 +20,7 @@ from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.eyeball import limbus_points, pupil_centre_seen
 from simgan_core.simulators.eyeball_paint import Eyeball
 from simgan_core.simulators.lashes import Lashes
-from simgan_core.simulators.light import SceneLight
+from simgan_core.simulators.light import SceneLight, falloff_field
 from simgan_core.simulators.ranges import EyeParameters, EyeRanges, sample_parameters
 from simgan_core.simulators.raster import rasterise
 from simgan_core.simulators.scene import Pose, Poser, gaze_rotation, rotate
@@ -114,8 +114,9 @@ class EyeSimulator:
         return EyeBatch(image, self._labels(scene, parameters), parameters)
 
     def _develop(self, canvas: Tensor, parameters: EyeParameters) -> Tensor:
-        """Average the samples of each pixel, expose, encode: [B, C, H, W] in [0, 1]."""
+        """Average the samples of each pixel, light them unevenly, expose, encode: [B, C, H, W] in [0, 1]."""
         image = functional.avg_pool2d(canvas.permute(0, 3, 1, 2), self.supersample)
+        image = image * falloff_field(parameters.falloff, self.frame)
         mean = image.mean(3).mean(2).mean(1)  # one axis at a time: the same sums whatever the batch's size
         gain = _MEAN_LINEAR * parameters.exposure / mean.clamp(min=1e-3)
         return linear_to_srgb(image * gain[:, None, None, None])

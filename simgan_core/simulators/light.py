@@ -107,5 +107,17 @@ class SceneLight:
         return p.glint.clamp(min=0).index_select(0, image) * glow
 
 
+def falloff_field(coefficients: Tensor, frame: tuple[int, int]) -> Tensor:
+    """Factor [B, 1, H, W] on the light across a frame (height, width): the exponential of a quadratic form.
+
+    `coefficients` [B, 5] belong to x, y, xx, yy, xy with x right and y down from -1 to 1; the squares lose their mean.
+    """
+    height, width = frame
+    y = torch.linspace(-1, 1, height, device=coefficients.device)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, device=coefficients.device)[None].expand(height, width)
+    terms = torch.stack([x, y, x * x - 1 / 3, y * y - 1 / 3, x * y])
+    return (coefficients[:, :, None, None] * terms).sum(1, keepdim=True).exp()
+
+
 def _cosine(normals: Tensor, direction: Tensor) -> Tensor:
     return (normals * direction).sum(-1).clamp(min=0)

@@ -22,6 +22,8 @@ from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.counter_random import normals, uniforms
 
 Range = tuple[float, float]
+FALLOFF = ("x", "y", "xx", "yy", "xy")
+"""Terms of the light across the frame, in the order of `EyeParameters.falloff`."""
 NOT_IN_FILES = frozenset({"gaze_prior", "skins"})
 
 
@@ -65,6 +67,13 @@ class EyeRanges:
     occlusion: Range = (0.55, 1.9)  # exponent on the share of the surroundings that the skin sees
     glint: Range = (-0.5, 1.0)  # strength of reflections in the tear film; below 0 there is none
     wetness: Range = (0.0, 0.3)  # brightness of the tears along the lower lid, as an albedo
+    # near lamps, windows, nose and hair light a face unevenly: log of the factor on the light, a quadratic form of the
+    # position in the frame (x right, y down, -1 to 1 each; the squares less their mean, a third)
+    falloff_x_normal: Range = (0.0, 0.0)
+    falloff_y_normal: Range = (0.0, 0.0)
+    falloff_xx_normal: Range = (0.0, 0.0)
+    falloff_yy_normal: Range = (0.0, 0.0)
+    falloff_xy_normal: Range = (0.0, 0.0)
     exposure_normal: Range = (0.0, 0.25)  # log of the factor on a mean linear brightness of 0.2
     lash_density: Range = (0.5, 1.0)
     # camera and framing: as MPIIGaze's normalisation, 600 mm away; the frame's centre is the corners' midpoint + shift
@@ -112,6 +121,7 @@ class EyeParameters:
     glint: Tensor  # [B]
     glint_size: Tensor  # [B] radians, half width of the light's image in the cornea
     wetness: Tensor  # [B]
+    falloff: Tensor  # [B,5] of x, y, xx, yy, xy: see `falloff_field`
     exposure: Tensor  # [B]
     lash: Tensor  # int64 [B] number of the lash texture
     lash_density: Tensor  # [B]
@@ -228,6 +238,7 @@ def sample_parameters(
     real["shape"] = ranges.shape_scale * np.stack([draw.normal() for _ in range(components)], 1)
     kappa = (ranges.kappa_pitch_normal_deg, ranges.kappa_yaw_normal_deg)
     real["kappa"] = np.deg2rad(np.stack([draw.normal(limits) for limits in kappa], 1))
+    real["falloff"] = np.stack([draw.normal(getattr(ranges, f"falloff_{term}_normal")) for term in FALLOFF], 1)
     floats = {name: torch.from_numpy(np.ascontiguousarray(v)).float() for name, v in real.items()}
     return EyeParameters(seed=seed, **floats, **{name: torch.from_numpy(v) for name, v in whole.items()})
 
