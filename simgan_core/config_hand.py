@@ -52,7 +52,9 @@ class HourglassConfig:
     sigma: float = setting(1.0, "ours", "standard deviation of the target Gaussians, cells", "not given")
     steps: int = setting(20_000, "ours", "updates of the network", "not given")
     batch: int = setting(32, "ours", "images per update", "not given")
-    learning_rate: float = setting(1e-3, "ours", "peak rate of Adam", "not given")
+    learning_rate: float = setting(
+        1e-3, "ours", "peak rate of Adam, reached after a twentieth of the steps", "not given"
+    )
     rotate_deg: float = setting(20.0, "paper", "augmentation: largest rotation either way", "20 degrees")
     crop: float = setting(0.1, "ours", "augmentation: crops differ in size and place by up to this share of the side",
                           "crops; amount not given")  # fmt: skip
@@ -160,7 +162,7 @@ def cpu() -> HandConfig:
         data=HandDataConfig(poses=1_500, target_poses=1_500, validation=300, test=600),
         method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7), 56),
         estimator=HourglassConfig(
-            heatmap=16, stem_stride=4, features=48, depth=3, steps=450, batch=16, learning_rate=2.5e-3
+            heatmap=16, stem_stride=4, features=64, depth=3, steps=1_100, batch=16, learning_rate=1e-2
         ),
     )
 
