@@ -145,7 +145,7 @@ def smoke() -> HandConfig:
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=24, target_poses=24, validation=8, test=12),
-        method=_method(training, RefinerConfig(width=4, blocks=1, kernel=7), 56),
+        method=_method(training, RefinerConfig(width=4, blocks=1, kernel=7, output="none"), 56),
         estimator=HourglassConfig(heatmap=8, stem_stride=4, features=8, depth=2, steps=4, batch=4),
     )
 
@@ -153,14 +153,14 @@ def smoke() -> HandConfig:
 def cpu() -> HandConfig:
     """An honest result on a laptop, in minutes: crops of 56 pixels, a narrow refiner and a narrow hourglass."""
     training = TrainingConfig(
-        steps=250, batch=12, history_images=240, pretrain_refiner=300, pretrain_discriminator=30, sample_every=100,
+        steps=250, batch=12, history_images=240, pretrain_refiner=60, pretrain_discriminator=200, sample_every=100,
     )  # fmt: skip
     return HandConfig(
         profile="cpu",
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=1_500, target_poses=1_500, validation=300, test=600),
-        method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7), 56),
+        method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7, output="none"), 56),
         estimator=HourglassConfig(
             heatmap=16, stem_stride=4, features=64, depth=3, steps=1_100, batch=16, learning_rate=1e-2
         ),
@@ -170,14 +170,14 @@ def cpu() -> HandConfig:
 def gpu() -> HandConfig:
     """The paper's networks on one data-centre GPU; minutes per training."""
     training = TrainingConfig(
-        steps=600, batch=32, history_images=640, pretrain_refiner=100, pretrain_discriminator=50, sample_every=200,
+        steps=600, batch=32, history_images=640, pretrain_refiner=100, pretrain_discriminator=200, sample_every=200,
         checkpoint_every=200,
     )  # fmt: skip
     return HandConfig(
         profile="gpu",
         wide="all",
         data=HandDataConfig(poses=10_000, target_poses=10_000, validation=500, test=2_000),
-        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
+        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7, output="none"), PAPER_SIDE),
         estimator=HourglassConfig(steps=2_000, batch=64),
     )
 
@@ -192,7 +192,7 @@ def paper() -> HandConfig:
         profile="paper",
         wide="all",
         data=HandDataConfig(),
-        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
+        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7, output="none"), PAPER_SIDE),
     )
 
 

@@ -36,6 +36,20 @@ def test_refiner_has_the_papers_parameters_in_both_readings(wide: c.WideFilters,
     assert sides == [7, *[inner] * 20, 1]
 
 
+@pytest.mark.parametrize("wide", ["all", "first"])
+def test_a_refiner_starts_at_the_identity_and_can_leave_it(wide: c.WideFilters) -> None:
+    hand = replace(c.smoke(), wide=wide)
+    refiner, _ = build_hand_networks(hand, hand.method, 0)
+    images = torch.rand(2, 1, 56, 56) * 2 - 1
+    images[..., :28] = -1.0
+    refined = refiner(images)
+    assert torch.allclose(refined, images, atol=1e-6)
+    (refined - 1).square().sum().backward()
+    assert all(block.second.weight.grad.abs().max() > 0 for block in refiner.blocks), "the blocks learn at once"
+    with pytest.raises(ValueError, match="expected 'none'"):
+        HandRefiner(RefinerConfig(width=4, blocks=1, kernel=7)).start_at_identity()
+
+
 def test_discriminators_have_the_papers_parameters_and_patches() -> None:
     images = torch.zeros(2, 1, 224, 224)
     local, whole = HandLocalDiscriminator(), HandGlobalDiscriminator()
@@ -72,7 +86,7 @@ def test_maps_stay_in_the_fast_layout() -> None:
             )
     with torch.no_grad():
         network(torch.randn(2, 1, 64, 64))
-    assert len(layouts) == 21 and all(layouts)
+    assert len(layouts) == 23 and all(layouts)
 
 
 def test_second_stack_sees_the_first_ones_heatmaps() -> None:
