@@ -162,7 +162,7 @@ def cpu() -> HandConfig:
         data=HandDataConfig(poses=1_500, target_poses=1_500, validation=300, test=600),
         method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7, output="none"), 56),
         estimator=HourglassConfig(
-            heatmap=16, stem_stride=4, features=64, depth=3, steps=1_100, batch=16, learning_rate=1e-2
+            heatmap=16, stem_stride=4, features=64, depth=3, steps=1_100, batch=16, learning_rate=2e-2
         ),
     )
 
