@@ -51,17 +51,22 @@ class HandRefiner(Refiner):
         if self.config.output != "none":
             raise ValueError(f"refiner.output is {self.config.output!r}; expected 'none', as tanh bends the identity.")
         middle = self.head.kernel_size[0] // 2
-        for block in self.blocks:
-            nn.init.zeros_(block.second.weight)
-            nn.init.zeros_(block.second.bias)
+        for block in self.blocks.modules():
+            if isinstance(block, ResidualBlock):
+                _set(block.second, 0.0)
+        _set(self.tail, 0.0, bias=-1.0)
         for channel in range(self.config.channels):
-            nn.init.zeros_(self.head.weight[channel])
+            self.head.weight[channel] = 0.0
             self.head.weight[channel, channel, middle, middle] = 1.0
-            self.head.bias[channel] = 1.0
-        nn.init.zeros_(self.tail.weight)
-        for channel in range(self.config.channels):
             self.tail.weight[channel, channel] = 1.0
-        nn.init.constant_(self.tail.bias, -1.0)
+            if self.head.bias is not None:
+                self.head.bias[channel] = 1.0
+
+
+def _set(layer: nn.Conv2d, weight: float, bias: float = 0.0) -> None:
+    nn.init.constant_(layer.weight, weight)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
 
 
 class HandLocalDiscriminator(nn.Module):
