@@ -52,7 +52,9 @@ class HourglassConfig:
     sigma: float = setting(1.0, "ours", "standard deviation of the target Gaussians, cells", "not given")
     steps: int = setting(20_000, "ours", "updates of the network", "not given")
     batch: int = setting(32, "ours", "images per update", "not given")
-    learning_rate: float = setting(1e-3, "ours", "peak rate of Adam", "not given")
+    learning_rate: float = setting(
+        1e-3, "ours", "peak rate of Adam, reached after a twentieth of the steps", "not given"
+    )
     rotate_deg: float = setting(20.0, "paper", "augmentation: largest rotation either way", "20 degrees")
     crop: float = setting(0.1, "ours", "augmentation: crops differ in size and place by up to this share of the side",
                           "crops; amount not given")  # fmt: skip
@@ -143,7 +145,7 @@ def smoke() -> HandConfig:
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=24, target_poses=24, validation=8, test=12),
-        method=_method(training, RefinerConfig(width=4, blocks=1, kernel=7), 56),
+        method=_method(training, RefinerConfig(width=4, blocks=1, kernel=7, output="none"), 56),
         estimator=HourglassConfig(heatmap=8, stem_stride=4, features=8, depth=2, steps=4, batch=4),
     )
 
@@ -151,16 +153,16 @@ def smoke() -> HandConfig:
 def cpu() -> HandConfig:
     """An honest result on a laptop, in minutes: crops of 56 pixels, a narrow refiner and a narrow hourglass."""
     training = TrainingConfig(
-        steps=250, batch=12, history_images=240, pretrain_refiner=300, pretrain_discriminator=30, sample_every=100,
+        steps=250, batch=12, history_images=240, pretrain_refiner=60, pretrain_discriminator=200, sample_every=100,
     )  # fmt: skip
     return HandConfig(
         profile="cpu",
         wide="first",
         discriminator_width=0.5,
         data=HandDataConfig(poses=1_500, target_poses=1_500, validation=300, test=600),
-        method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7), 56),
+        method=_method(training, RefinerConfig(width=16, blocks=2, kernel=7, output="none"), 56),
         estimator=HourglassConfig(
-            heatmap=16, stem_stride=4, features=48, depth=3, steps=450, batch=16, learning_rate=2.5e-3
+            heatmap=16, stem_stride=4, features=64, depth=3, steps=1_100, batch=16, learning_rate=2e-2
         ),
     )
 
@@ -168,14 +170,14 @@ def cpu() -> HandConfig:
 def gpu() -> HandConfig:
     """The paper's networks on one data-centre GPU; minutes per training."""
     training = TrainingConfig(
-        steps=600, batch=32, history_images=640, pretrain_refiner=100, pretrain_discriminator=50, sample_every=200,
+        steps=600, batch=32, history_images=640, pretrain_refiner=100, pretrain_discriminator=200, sample_every=200,
         checkpoint_every=200,
     )  # fmt: skip
     return HandConfig(
         profile="gpu",
         wide="all",
         data=HandDataConfig(poses=10_000, target_poses=10_000, validation=500, test=2_000),
-        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
+        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7, output="none"), PAPER_SIDE),
         estimator=HourglassConfig(steps=2_000, batch=64),
     )
 
@@ -190,7 +192,7 @@ def paper() -> HandConfig:
         profile="paper",
         wide="all",
         data=HandDataConfig(),
-        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7), PAPER_SIDE),
+        method=_method(training, RefinerConfig(width=64, blocks=10, kernel=7, output="none"), PAPER_SIDE),
     )
 
 

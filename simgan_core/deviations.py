@@ -52,6 +52,7 @@ HAND_METHOD = {
     "refiner.width": "64",
     "refiner.blocks": "10",
     "refiner.kernel": "7",
+    "refiner.output": "not given",
     "loss.lambda_sum": "not given",
     "training.steps": "not given",
     "training.batch": "not given",
@@ -64,6 +65,8 @@ HAND_METHOD = {
 HAND_DECISIONS = """\
 | hands: which convolutions of R are 7 x 7 | 'filter size of 7 x 7' | all at the paper's size, the first one alone in \
 small crops | open; both readings are built. In a crop of 56 pixels a 3 x 3 filter spans what 12 x 12 does in 224 |
+| hands: R's first weights and output | not given | the identity, and no tanh | depth has a hard background and hard \
+edges: R with weights at random and tanh blurred the edges for longer than its pretraining lasts, and D judged that |
 | hands: D's padding | not given | 'same', which gives 7 x 7 patches; small crops reduce the first stride | a patch \
 keeps its share of the hand |
 | hands: background 0, foreground depth - 2000 mm | as said | the same values, mapped per image to 8 bits over a cube \

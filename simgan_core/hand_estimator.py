@@ -33,8 +33,11 @@ SETTINGS = {"stacks": int, "heatmap": int, "stem_stride": int, "features": int, 
 
 
 def heatmap_loss(found: list[Tensor], truth: Tensor) -> Tensor:
-    """Squared error against the Gaussians, mean over batch, joints and cells, summed over stacks."""
-    errors = [(heatmaps.float() - truth).square().mean() for heatmaps in found]
+    """Squared error against the Gaussians, summed over cells and stacks, mean over batch and joints.
+
+    A mean over cells would shrink the gradients with the number of cells, towards the epsilon of Adam.
+    """
+    errors = [(heatmaps.float() - truth).square().sum(dim=(-2, -1)).mean() for heatmaps in found]
     return torch.stack(errors).sum()
 
 
@@ -67,10 +70,8 @@ def train_hourglass(
     _check(images, uv)
     chosen = resolve_device(device)
     model = _new_model(config, uv.shape[1], seed).to(chosen)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
-    )
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, config.steps))
     generator = torch.Generator(chosen).manual_seed(seed)
     rows = np.random.default_rng(seed)
     waiting = np.zeros(0, np.int64)
@@ -93,6 +94,12 @@ def train_hourglass(
         optimiser.step()
         schedule.step()
     return model.eval()
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Share of the peak rate at a step: it rises over the first twentieth of the steps and falls along a cosine."""
+    rise = max(1, steps // 20)
+    return min(1.0, (step + 1) / rise) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def augment_hands(

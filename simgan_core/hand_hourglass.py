@@ -5,6 +5,7 @@ Shapes: B batch, J joints, H W image, h w heatmaps, F features. Images are float
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,6 +48,18 @@ class Hourglass(nn.Module):
         return out
 
 
+class ChannelsLast(nn.Module):
+    """The same maps laid out B h w F.
+
+    For an image of one channel torch cannot tell the two layouts apart and keeps the other one after the first
+    convolution. Skips would then be laid out otherwise than what is added to them, which costs a third of the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B F h w -> the same."""
+        return x.contiguous(memory_format=torch.channels_last)
+
+
 class StackedHourglass(nn.Module):
     """Stacks of hourglasses, each with heatmaps of its own that the next one sees (intermediate supervision).
 
@@ -87,8 +100,8 @@ def _stem(config: HourglassConfig) -> nn.Sequential:
     quarter = max(1, config.features // 4)
     stride, pooled = (2, config.stem_stride == 4) if config.stem_stride > 1 else (1, False)
     layers = [
-        nn.Conv2d(1, quarter, kernel_size=7, stride=stride, padding=3), nn.BatchNorm2d(quarter), nn.ReLU(inplace=True),
-        Bottleneck(quarter, half), *([nn.MaxPool2d(kernel_size=2)] if pooled else []),
+        nn.Conv2d(1, quarter, kernel_size=7, stride=stride, padding=3), ChannelsLast(), nn.BatchNorm2d(quarter),
+        nn.ReLU(inplace=True), Bottleneck(quarter, half), *([nn.MaxPool2d(kernel_size=2)] if pooled else []),
         Bottleneck(half, half), Bottleneck(half, features),
     ]  # fmt: skip
     return nn.Sequential(*layers)

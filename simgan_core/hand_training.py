@@ -16,7 +16,7 @@ from simgan_core.training import train
 
 
 def build_hand_networks(hand: HandConfig, config: Config, seed: int) -> tuple[Refiner, nn.Module]:
-    """R and D with weights drawn from `seed`; torch's global generator is left as it was.
+    """R and D with weights drawn from `seed`, R set to the identity; torch's global generator is left as it was.
 
     `config` decides whether D is local or global; the rest comes from `hand`.
     """
@@ -24,6 +24,7 @@ def build_hand_networks(hand: HandConfig, config: Config, seed: int) -> tuple[Re
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         refiner = HandRefiner(config.refiner, size, hand.wide)
+        refiner.start_at_identity()
         kind = HandGlobalDiscriminator if config.discriminator.kind == "global" else HandLocalDiscriminator
         return refiner, kind(config.discriminator.channels, hand.first_stride, hand.discriminator_width, size)
 

@@ -16,6 +16,7 @@ from simgan_core.hand_estimator import (
     heatmap_loss,
     load_hourglass,
     predict_joints,
+    rate_factor,
     save_hourglass,
     train_hourglass,
 )
@@ -84,7 +85,15 @@ def test_every_stack_is_supervised() -> None:
     truth = draw_heatmaps(torch.full((1, 1, 2), 4.0), (8, 8))
     assert heatmap_loss([truth, truth], truth) == 0
     first = heatmap_loss([truth + 1, truth], truth)
-    assert first == pytest.approx(1.0) and heatmap_loss([truth + 1, truth + 1], truth) == pytest.approx(2.0)
+    assert first == pytest.approx(64.0), "summed over cells"
+    assert heatmap_loss([truth + 1, truth + 1], truth) == pytest.approx(128.0)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    factors = [rate_factor(step, 200) for step in range(200)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] > 0.99
+    assert factors[9:] == sorted(factors[9:], reverse=True) and factors[-1] < 1e-3
+    assert rate_factor(0, 1) == 1.0, "one step is not lost"
 
 
 def test_weights_survive_a_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from toy_hands import toy_hand_store, toy_hands
 from simgan_core import config_hand as c
 from simgan_core.config import RefinerConfig
 from simgan_core.hand_heatmaps import draw_heatmaps, read_heatmaps
-from simgan_core.hand_hourglass import Hourglass, StackedHourglass
+from simgan_core.hand_hourglass import Bottleneck, Hourglass, StackedHourglass
 from simgan_core.hand_models import (
     HandGlobalDiscriminator,
     HandLocalDiscriminator,
@@ -22,7 +22,7 @@ from simgan_core.hand_models import (
     load_hand_refiner,
 )
 from simgan_core.hand_training import build_hand_networks, train_hand_refiner
-from simgan_core.models import parameter_count
+from simgan_core.models import parameter_count, to_channels_last
 
 PAPER = RefinerConfig(width=64, blocks=10, kernel=7)
 
@@ -34,6 +34,20 @@ def test_refiner_has_the_papers_parameters_in_both_readings(wide: c.WideFilters,
     sides = [module.kernel_size[0] for module in refiner.modules() if isinstance(module, torch.nn.Conv2d)]
     inner = 7 if wide == "all" else 3
     assert sides == [7, *[inner] * 20, 1]
+
+
+@pytest.mark.parametrize("wide", ["all", "first"])
+def test_a_refiner_starts_at_the_identity_and_can_leave_it(wide: c.WideFilters) -> None:
+    hand = replace(c.smoke(), wide=wide)
+    refiner, _ = build_hand_networks(hand, hand.method, 0)
+    images = torch.rand(2, 1, 56, 56) * 2 - 1
+    images[..., :28] = -1.0
+    refined = refiner(images)
+    assert torch.allclose(refined, images, atol=1e-6)
+    (refined - 1).square().sum().backward()
+    assert all(block.second.weight.grad.abs().max() > 0 for block in refiner.blocks), "the blocks learn at once"
+    with pytest.raises(ValueError, match="expected 'none'"):
+        HandRefiner(RefinerConfig(width=4, blocks=1, kernel=7)).start_at_identity()
 
 
 def test_discriminators_have_the_papers_parameters_and_patches() -> None:
@@ -60,6 +74,19 @@ def test_hourglass_has_newells_parameters_and_two_stacks_of_64() -> None:
     with torch.no_grad():
         found = network.eval()(torch.zeros(1, 1, 224, 224))
     assert [tuple(heatmaps.shape) for heatmaps in found] == [(1, 14, 64, 64)] * 2
+
+
+def test_maps_stay_in_the_fast_layout() -> None:
+    network = to_channels_last(StackedHourglass(c.HourglassConfig(features=8, heatmap=16, depth=2))).eval()
+    layouts: list[bool] = []
+    for module in network.modules():
+        if isinstance(module, Bottleneck | Hourglass):
+            module.register_forward_hook(
+                lambda _, __, out: layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+            )
+    with torch.no_grad():
+        network(torch.randn(2, 1, 64, 64))
+    assert len(layouts) == 23 and all(layouts)
 
 
 def test_second_stack_sees_the_first_ones_heatmaps() -> None:
