@@ -1,4 +1,4 @@
-"""The `simgan` command line: simulate, train, refine, evaluate, study, reproduce, bench.
+"""The `simgan` command line: simulate, train, select, refine, evaluate, study, reproduce, bench.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
 are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
@@ -67,6 +67,57 @@ def train(
     stores = [open_images(path, chosen.data.size, colour=colour) for path in (synthetic, real)]
     run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
+
+
+@app.command()
+def select(
+    synthetic: Annotated[Path, typer.Argument(help="Synthetic images: a store, a UnityEyes folder or any folder.")],
+    real: Annotated[Path, typer.Argument(help="Real images: a store or a folder; no label of it is read.")],
+    out: Annotated[Path, typer.Option(help="Folder of the result and the trainings; the same one goes on.")],
+    lambdas: Annotated[str, typer.Option(help="Values of loss.lambda_sum to try.")] = "0.05,0.1,0.2,0.5,1",
+    stops: Annotated[int, typer.Option(help="At how many equally spaced steps each training may be stopped.")] = 3,
+    profile: Profile = "cpu",
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value of a setting; may be repeated.")
+    ] = [],  # noqa: B006 (typer copies it)
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches, history and fresh discriminators.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trainings side by side, a thread each; default by cores or GPU.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Choose lambda and the stopping step without labels (docs/selection.md) and export that refiner, if one passes."""
+    from simgan_core import config as configuration
+    from simgan_core import select_refiner
+    from simgan_core.datasets.open_images import open_images
+
+    settings = _settings(overrides)
+    if "loss.lambda_sum" in settings:
+        raise ValueError("--set loss.lambda_sum found; expected lambda in --lambdas alone. Name it there.")
+    chosen = configuration.with_overrides(configuration.profile(profile), settings)
+    values = _numbers(lambdas, "--lambdas")
+    select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
+    stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
+    planned = select_refiner.plan(stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed)
+    outcome = select_refiner.select_refiner(planned, workers=workers)
+    typer.echo(json.dumps(outcome.report, allow_nan=False) if as_json else select_refiner.summary(outcome, out))
+
+
+def _settings(texts: list[str]) -> dict[str, object]:
+    """`KEY=VALUE` texts as overrides of the configuration."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (key, equals, _) in zip(texts, pairs, strict=True):
+        if not (key and equals):
+            raise ValueError(f"--set {text!r} found; expected KEY=VALUE, e.g. --set training.steps=600.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    """Numbers between commas or spaces."""
+    try:
+        return [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(f"{name} {text!r} found; expected numbers with commas between, e.g. 0.1,0.2,0.5.") from None
 
 
 @app.command()

@@ -1,0 +1,289 @@
+"""Choose a refiner for images without labels: train one per lambda, keep each at several steps, apply the rule.
+
+The rule is `simgan_core.selection`'s (docs/selection.md); here is what it needs around it to be a command. Trainings
+lie under `OUT/trainings/`, one folder per lambda and per all else that decides the result, so that a rerun reads what
+is there: after an interruption, or with one more lambda. `OUT/selection.json` holds every candidate with its verdict
+and comes last; `OUT/refiner/` holds the chosen weights, and nothing where nothing passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from simgan_core import provenance, run_state, selection, stages
+from simgan_core.ablations import settings_key
+from simgan_core.checkpoints import REFINER, load_refiner
+from simgan_core.config import Config, to_dict, with_overrides
+from simgan_core.datasets.store import Store
+from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.annotation import fit_iris
+from simgan_core.evaluation.statistics import Estimate
+from simgan_core.selection import Candidate, Selection, measure_candidate, measure_raw
+from simgan_core.training import train
+from simgan_core.workers import side_by_side
+
+MIN_IMAGES = 8
+"""Of each kind: what `fresh_discriminator` needs to learn from one half and be tested on the other."""
+LOOKED_AT = 100
+"""Synthetic images in which an iris is looked for before anything is trained."""
+
+TRAININGS, CHOSEN, RESULT = "trainings", "refiner", "selection.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A selection that was checked: refiners of each of `lambdas`, each at every one of `steps`."""
+
+    synthetic: Store
+    real: Store
+    out: Path
+    config: Config
+    lambdas: tuple[float, ...]
+    steps: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """One lambda's training; `config` is that of its last stop."""
+
+    synthetic: Path
+    real: Path
+    folder: Path
+    config: Config
+    steps: tuple[int, ...]
+    seed: int
+
+    def kept(self, step: int) -> Path:
+        """Weights of the averaged R after `step` adversarial steps."""
+        return self.folder / f"step-{step:06d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate that is to be measured."""
+
+    weights: Path
+    synthetic: Path
+    real: Path
+    lambda_sum: float
+    step: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rule said of `candidates`; `refiner` is the folder of the chosen one, None where nothing passed."""
+
+    candidates: tuple[Candidate, ...]
+    selection: Selection
+    refiner: Path | None
+    report: dict[str, Any]
+
+
+def plan(
+    synthetic: Store,
+    real: Store,
+    out: Path,
+    config: Config,
+    *,
+    lambdas: Sequence[float],
+    stops: int,
+    seed: int = 0,
+) -> Plan:
+    """Check all that can be known before any work, and say what is to be trained.
+
+    Args:
+        synthetic: images to refine.
+        real: images that the refined ones shall look like; no label of either store is read.
+        out: a new folder, or that of an earlier selection.
+        config: every hyperparameter but lambda, at the budget of the longest training.
+        lambdas: values of `loss.lambda_sum`, each once.
+        stops: at how many equally spaced steps each training is kept.
+        seed: of weights, batches, history and fresh discriminators.
+
+    Raises:
+        ValueError: stores that do not fit, no iris in the synthetic images, lambdas or stops that make no sense, or a
+            folder with other content.
+
+    """
+    steps = check_sweep(config, lambdas, stops)
+    run_state.check_stores(config, synthetic, real)
+    for name, store in (("synthetic", synthetic), ("real", real)):
+        if len(store) < MIN_IMAGES:
+            raise ValueError(f"{len(store)} {name} images ({store.path}) found; expected at least {MIN_IMAGES}.")
+    if not fit_iris(synthetic.images(slice(0, LOOKED_AT))).valid.any():
+        raise ValueError(
+            f"no iris found in the first {min(LOOKED_AT, len(synthetic))} synthetic images ({synthetic.path}); "
+            "expected eyes, as the rule measures how far irises move. Train other images with `simgan train`."
+        )
+    if out.exists() and not (out / TRAININGS).is_dir() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is no selection; expected a new folder, or one of `simgan select`.")
+    return Plan(synthetic, real, out, config, tuple(lambdas), steps, seed)
+
+
+def check_sweep(config: Config, lambdas: Sequence[float], stops: int) -> tuple[int, ...]:
+    """The steps at which trainings are kept; `ValueError` unless lambdas and stops are distinct and possible."""
+    if not lambdas or len(set(lambdas)) < len(lambdas):
+        raise ValueError(f"lambdas {list(lambdas)} found; expected at least one, each once. Leave out repeated ones.")
+    wrong = [value for value in lambdas if not (math.isfinite(value) and value >= 0)]
+    if wrong:
+        raise ValueError(f"lambda {wrong[0]} found; expected 0 or more. Name others, e.g. 0.1,0.2,0.5.")
+    steps = config.training.steps
+    if not 1 <= stops <= steps:
+        raise ValueError(f"{stops} stops found; expected 1 to {steps}, the training's steps. Change one of the two.")
+    return tuple(round(steps * (place + 1) / stops) for place in range(stops))
+
+
+def trainings(plan: Plan) -> list[Training]:
+    """One training per lambda; its folder's name changes with all that decides its result, the code included."""
+    code = provenance.code_fingerprint(provenance.PACKAGE / "training.py")
+    found = []
+    for lambda_sum in plan.lambdas:
+        config = with_overrides(plan.config, {"loss.lambda_sum": lambda_sum})
+        inputs = [code, settings_key(plan.synthetic, plan.real, config), str(plan.steps), str(plan.seed)]
+        key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
+        folder = plan.out / TRAININGS / f"lambda-{lambda_sum:g}-{key}"
+        found.append(Training(plan.synthetic.path, plan.real.path, folder, config, plan.steps, plan.seed))
+    return found
+
+
+def train_to_stops(task: Training) -> None:
+    """Train up to each stop in turn and keep the averaged R there, as far as it is not done.
+
+    A training that ends at a stop and is resumed makes the numbers of one that did not end there (Algorithm 1 knows
+    its last step only as the place to end), so that the loop needs no hook.
+    """
+    with stages.alone(task.folder.parent / f"{task.folder.name}.lock"):
+        synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+        for step in task.steps:
+            if not task.kept(step).is_file():
+                config = with_overrides(task.config, {"training.steps": step})
+                train(synthetic, real, task.folder, config, seed=task.seed, resume=True, progress=False)
+                _copy(task.folder / REFINER, task.kept(step))
+
+
+def measure(task: Measurement) -> Candidate:
+    """What `selection.measure_candidate` finds, or what it found of the same weights and images before."""
+    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+    file = task.weights.with_suffix(".json")
+    made_with = {
+        "code": provenance.code_fingerprint(provenance.PACKAGE / "selection.py"),
+        "weights": sha256(task.weights),
+        "stores": [synthetic.checksum, real.checksum],
+        "seed": task.seed,
+    }
+    if file.is_file() and (known := provenance.read_json(file))["made_with"] == made_with:
+        return _candidate(known["candidate"])
+    refiner = load_refiner(task.weights)
+    found = measure_candidate(refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed)
+    provenance.write_json(file, {"made_with": made_with, "candidate": found.to_dict()})
+    return found
+
+
+def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = True) -> Outcome:
+    """Train, measure and choose; `workers` processes of one thread each work side by side (default: torch's threads).
+
+    Nothing chosen is a result: `Outcome.refiner` is None, and the verdicts say why.
+    """
+    tasks = trainings(plan)
+    (plan.out / TRAININGS).mkdir(parents=True, exist_ok=True)
+    side_by_side(train_to_stops, tasks, title="train", workers=workers, progress=progress)
+    measurements = [
+        Measurement(task.kept(step), task.synthetic, task.real, task.config.loss.lambda_sum, step, task.seed)
+        for task in tasks
+        for step in task.steps
+    ]
+    candidates = side_by_side(measure, measurements, title="measure", workers=workers, progress=progress)
+    chosen = selection.select(candidates, measure_raw(plan.synthetic, plan.real, seed=plan.seed))
+    weights = {candidate: task.weights for candidate, task in zip(candidates, measurements, strict=True)}
+    refiner = _export(plan.out, None if chosen.chosen is None else weights[chosen.chosen])
+    report = _report(plan, candidates, chosen)
+    provenance.write_json(plan.out / RESULT, report)
+    return Outcome(tuple(candidates), chosen, refiner, report)
+
+
+def _export(out: Path, weights: Path | None) -> Path | None:
+    """Put the chosen weights in place of an earlier selection's, whose result goes first: it no longer holds."""
+    (out / RESULT).unlink(missing_ok=True)
+    if weights is None:
+        (out / CHOSEN / REFINER).unlink(missing_ok=True)
+        return None
+    _copy(weights, out / CHOSEN / REFINER)
+    return out / CHOSEN
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; it appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _candidate(tree: dict[str, Any]) -> Candidate:
+    auc, shift_px = Estimate(**tree["auc"]), Estimate(**tree["shift_px"])
+    return Candidate(tree["lambda_sum"], tree["step"], auc, shift_px, tree["lost_percent"])
+
+
+def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection) -> dict[str, Any]:
+    """All of a selection as plain JSON: the choice, every candidate, the rule's bounds, settings, provenance."""
+    stores = {"synthetic": plan.synthetic, "real": plan.real}
+    judged = zip(candidates, chosen.verdicts, strict=True)
+    config = to_dict(plan.config)
+    del config["loss"]["lambda_sum"]  # `lambdas` stand in its place
+    settings = {"lambdas": list(plan.lambdas), "steps": list(plan.steps), "seed": plan.seed, "config": config}
+    return {
+        "chosen": None if chosen.chosen is None else chosen.chosen.to_dict(),
+        "refiner": None if chosen.chosen is None else CHOSEN,
+        "raw_auc": chosen.raw_auc.to_dict(),
+        "candidates": [candidate.to_dict() | {"verdict": verdict} for candidate, verdict in judged],
+        "rule": {"max_shift_px": selection.MAX_SHIFT_PX, "max_lost_percent": selection.MAX_LOST_PERCENT},
+        "settings": settings,
+        "stores": {name: {"images": len(store), "checksum": store.checksum} for name, store in stores.items()},
+        "commit": provenance.commit(),
+        "packages": provenance.package_versions(),
+        "hardware": provenance.device(),
+    }
+
+
+def table(outcome: Outcome) -> pd.DataFrame:
+    """One row per candidate: realism, label and verdict. Where no iris is left, no shift was measured."""
+    rows = []
+    for candidate, verdict in zip(outcome.candidates, outcome.selection.verdicts, strict=True):
+        shift = candidate.shift_px
+        measured = shift.n > 0
+        rows.append({
+            "lambda": f"{candidate.lambda_sum:g}", "step": candidate.step, "AUC": candidate.auc.value,
+            "low": candidate.auc.low, "high": candidate.auc.high, "shift (px)": shift.value if measured else None,
+            "up to": shift.high if measured else None, "lost (%)": candidate.lost_percent, "verdict": verdict,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summary(outcome: Outcome, out: Path) -> str:
+    """The table, what raw renders reach, and the choice with what to do next, as text for people."""
+    raw, chosen = outcome.selection.raw_auc, outcome.selection.chosen
+    lines = [
+        table(outcome).to_string(index=False, float_format="{:.3f}".format, na_rep="–"),
+        f"raw renders: AUC {raw.value:.3f} ({raw.low:.3f} to {raw.high:.3f}); 0.5 = cannot be told from real images",
+    ]
+    if chosen is None:
+        lines.append(
+            f"chosen: nothing. No candidate keeps the label and looks more real than raw renders, so no refiner is "
+            f"exported; {out / RESULT} says why of each. 'Label lost': try larger lambdas. 'No more real': try smaller "
+            "ones or more steps; where all AUCs stay near 1, ask `simgan compare` what the simulator misses."
+        )
+    else:
+        lines.append(f"chosen: lambda {chosen.lambda_sum:g}, step {chosen.step}; all in {out / RESULT}")
+        lines.append(f"refiner: {outcome.refiner}\nnext: simgan refine {outcome.refiner} IN OUT")
+    return "\n".join(lines)
