@@ -244,14 +244,22 @@ def fit(
     out: Annotated[Path, typer.Option(help="The ranges to write (.json), for 'simgan simulate eyes --ranges'.")],
     assets: Annotated[Path | None, typer.Option(help="The assets of the renders; default: procedural eyes.")] = None,
     networks: Annotated[int, typer.Option(min=1, help="Networks that compare; two minutes each on a core.")] = 2,
+    camera_out: Annotated[
+        Path | None, typer.Option(help="Fit blur and grain too: the camera to write (.json), for '... eyes --camera'.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Fit the simulator's framing, head pose, lids and angle kappa to real images, without labels of them."""
+    """Fit the simulator's framing, head pose, lids, angle kappa, light and camera to real images, without labels."""
     from simgan_core.evaluation.simulator_fit import fit_stores
+    from simgan_core.simulators.camera_file import save_camera
     from simgan_core.simulators.ranges import save_ranges
 
-    found = fit_stores(synthetic, real, assets, networks=networks)
+    if camera_out is not None and camera_out.absolute() == out.absolute():
+        raise ValueError(f"--out and --camera-out {out} found; two files expected, one of ranges and one of the camera")
+    found = fit_stores(synthetic, real, assets, networks=networks, camera=camera_out is not None)
     save_ranges(found.ranges, out)
+    if camera_out is not None and found.camera is not None:
+        save_camera(found.camera.camera, camera_out)
     print_result(found.to_dict(), as_json)
 
 

@@ -94,24 +94,31 @@ def simulate_eyes(
     ranges: Annotated[
         Path | None, typer.Option(help="What varies, and how far (.json of 'simgan fit'); default: EyeRanges.")
     ] = None,
+    camera: Annotated[
+        Path | None, typer.Option(help="What takes the pictures (.json of 'simgan fit --camera-out'); default: none.")
+    ] = None,
     form: Annotated[
         ImageFormat, typer.Option("--format", help="A store, or UnityEyes' imgs/N.jpg and imgs/N.json.")
     ] = ImageFormat.STORE,
 ) -> None:
     """Render labelled eyes, equalised and framed as in MPIIGaze (35 x 55), with gaze, head pose and landmarks."""
+    from simgan_core.simulators.camera_file import load_camera
     from simgan_core.simulators.eye import EyeSimulator
     from simgan_core.simulators.ranges import EyeRanges, load_ranges
     from simgan_core.simulators.simulate import load_assets
     from simgan_core.simulators.simulate import simulate_eyes as simulate
 
+    if camera is not None and form is ImageFormat.UNITYEYES:
+        raise ValueError(f"--camera {camera} with --format unityeyes found; a store expected: blur is in its pixels")
     within = EyeRanges() if ranges is None else load_ranges(ranges)
+    sensor = None if camera is None else load_camera(camera)
     eye_assets = load_assets(assets)
     if form is ImageFormat.UNITYEYES:
         from simgan_core.simulators.unityeyes_writer import write_unityeyes
 
         write_unityeyes(EyeSimulator(eye_assets, within, colour=True, device=device), out, count, seed)
     else:
-        simulate(count, out, assets=eye_assets, ranges=within, seed=seed, device=device, colour=colour)
+        simulate(count, out, assets=eye_assets, ranges=within, seed=seed, device=device, colour=colour, sensor=sensor)
     typer.echo(str(out))
 
 

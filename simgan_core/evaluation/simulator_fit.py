@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from simgan_core.datasets.store import Store
+from simgan_core.evaluation.camera_fit import EVALUATIONS, CameraFit, fit_camera
 from simgan_core.evaluation.domain_gap import ANGLES, LIDS, Answers, ask
 from simgan_core.evaluation.light_fit import LightFit, fit_light
 from simgan_core.simulators.eye import EyeSimulator
@@ -37,7 +40,7 @@ PX_PER_DEG = 0.25
 STIFFNESS = 0.01
 """Penalty on a setting that moves by its `step`, in px²: what the images do not decide stays as it was."""
 PHOTOGRAPHS = 4000
-"""Real images, evenly spread over their store, that the light is fitted to."""
+"""Real images, evenly spread over their store, that light and camera are fitted to."""
 FIRST_DRAW = 1_000_000  # of the stream: far from the images of any store
 
 
@@ -101,12 +104,14 @@ class SimulatorFit:
     distance_before: float
     distance_after: float
     light: LightFit | None = None
+    camera: CameraFit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON: the distances, and each setting before and after."""
         distances = {"distance_before_px2": self.distance_before, "distance_after_px2": self.distance_after}
         settings = {_named(s): [s.read(self.start), round(s.read(self.ranges), 4)] for s in SETTINGS}
-        return distances | settings | ({} if self.light is None else self.light.to_dict())
+        further = [stage.to_dict() for stage in (self.light, self.camera) if stage is not None]
+        return reduce(or_, further, distances | settings)
 
 
 def fit_simulator(
@@ -171,12 +176,14 @@ def fit_stores(
     steps: int = 2500,
     evaluations: int = 2500,
     light_evaluations: int = 260,
+    camera: bool = False,
+    camera_evaluations: int = EVALUATIONS,
     progress: bool = True,
 ) -> SimulatorFit:
     """Fit the ranges that the renders of the store `synthetic` were drawn within; gaze stays distributed as in it.
 
-    Landmarks first, the light across the face then. `assets` are those of the renders; `networks` are trained for
-    `steps` each, about two minutes on a core.
+    Landmarks first, the light across the face then, and last, if `camera` says so, the camera. `assets` are those of
+    the renders; `networks` are trained for `steps` each, about two minutes on a core.
 
     Raises DataError for stores that cannot be compared, ValueError for renders of another simulator.
     """
@@ -193,18 +200,22 @@ def fit_stores(
         ask(renders, photographs, seed=seed, steps=steps, limit=12_000, progress=progress) for seed in range(networks)
     ]
     found = fit_simulator(simulator, answers, renders.size, evaluations=evaluations)
+    images, equalised = _spread(photographs), bool(made.get("equalised", True))
+    seen = None
     with one_thread():
         simulator = EyeSimulator(simulator.assets, found.ranges, frame=(height, width))
-        light = fit_light(
-            simulator,
-            photographs.images(
-                np.linspace(0, len(photographs) - 1, min(PHOTOGRAPHS, len(photographs))).round().astype(int)
-            ),
-            equalise=bool(made.get("equalised", True)),
-            evaluations=light_evaluations,
-        )
+        light = fit_light(simulator, images, equalise=equalised, evaluations=light_evaluations)
+        if camera:
+            simulator = EyeSimulator(simulator.assets, light.ranges, frame=(height, width))
+            seen = fit_camera(simulator, images, equalise=equalised, evaluations=camera_evaluations)
     kept = {name: getattr(start, name) for name in ("gaze_prior", "gaze_jitter_deg")}
-    return replace(found, ranges=replace(light.ranges, **kept), light=light)
+    return replace(found, ranges=replace(light.ranges, **kept), light=light, camera=seen)
+
+
+def _spread(photographs: Store) -> NDArray[np.uint8]:
+    """At most PHOTOGRAPHS images [N, C, H, W], evenly spread over the store."""
+    count = len(photographs)
+    return photographs.images(np.linspace(0, count - 1, min(PHOTOGRAPHS, count)).round().astype(int))
 
 
 def _named(setting: Setting) -> str:
