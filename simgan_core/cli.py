@@ -29,6 +29,10 @@ app.add_typer(study_app, name="study")
 
 Profile = Annotated[str, typer.Option(help="Sizes of networks, data and training: smoke, cpu, gpu or paper.")]
 
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value of a setting; may be repeated.")
+]
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -55,13 +59,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     colour: Annotated[bool, typer.Option("--colour", help="Train on RGB images; Psi is the mean of channels.")] = False,
+    overrides: Overrides = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a refiner by Algorithm 1. Images of another size than the profile's are resized (bilinear)."""
     from simgan_core import config as configuration
     from simgan_core.datasets.open_images import open_images
     from simgan_core.training import train as run_training
 
-    chosen = configuration.profile(profile)
+    chosen = configuration.with_overrides(configuration.profile(profile), _settings(overrides))
     if colour:
         chosen = configuration.with_channels(chosen, 3)
     stores = [open_images(path, chosen.data.size, colour=colour) for path in (synthetic, real)]
@@ -77,9 +82,7 @@ def select(
     lambdas: Annotated[str, typer.Option(help="Values of loss.lambda_sum to try.")] = "0.05,0.1,0.2,0.5,1",
     stops: Annotated[int, typer.Option(help="At how many equally spaced steps each training may be stopped.")] = 3,
     profile: Profile = "cpu",
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value of a setting; may be repeated.")
-    ] = [],  # noqa: B006 (typer copies it)
+    overrides: Overrides = [],  # noqa: B006 (typer copies it)
     seed: Annotated[int, typer.Option(help="Seed of weights, batches, history and fresh discriminators.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side, a thread each; default by cores or GPU.")

@@ -53,6 +53,8 @@ def test_evaluate_prints_one_json_object(tmp_path: Path) -> None:
         (["reproduce", "--profile", "gpus"], "profile 'gpus' is not known"),
         (["reproduce", "--only", "99"], "no notebook '99'"),
         (["train", "--synthetic", "nowhere", "--real", "nowhere", "--out", "x"], "nowhere"),
+        (["train", "--synthetic", "a", "--real", "b", "--out", "x", "--set", "training.step=9"], "Did you mean"),
+        (["train", "--synthetic", "a", "--real", "b", "--out", "x", "--set", "steps"], "expected KEY=VALUE"),
         (["refine", "nowhere", "in", "out"], "nowhere"),
     ],
 )
@@ -78,8 +80,9 @@ def test_the_whole_way_on_a_users_own_folders(tmp_path: Path) -> None:
     (tmp_path / "renders" / "labels.txt").write_text("mine")
     run = str(tmp_path / "run")
     folders = ["--synthetic", str(tmp_path / "renders"), "--real", str(tmp_path / "photographs")]
-    done = simgan("train", *folders, "--out", run, "--profile", "smoke")
+    done = simgan("train", *folders, "--out", run, "--profile", "smoke", "--set", "training.steps=6")
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["steps"] == 6
     done = simgan("refine", run, str(tmp_path / "renders"), str(tmp_path / "refined"))
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "refined").iterdir()} == {
