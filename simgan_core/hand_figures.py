@@ -84,6 +84,7 @@ def hand_arms_figure(comparison: HandComparison, distance_px: float = WITHIN_PX)
     """Table 4: percentage of joints within the distance, with 95 % intervals; ticks are single seeds."""
     names = list(comparison.predicted)
     figure, axes = plt.subplots(figsize=(8.2, 0.48 * len(names) + 1))
+    ends: list[float] = []
     for place, name in enumerate(names):
         colour, estimate = HAND_COLOURS[name], comparison.within(name, distance_px)
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
@@ -91,6 +92,9 @@ def hand_arms_figure(comparison: HandComparison, distance_px: float = WITHIN_PX)
         seeds = comparison.percent_within(name, distance_px).mean(axis=1)
         axes.plot(seeds, np.full(len(seeds), place + 0.22), "|", color=colour, ms=7)
         axes.text(estimate.high + 0.6, place, f"{estimate.value:.1f} %", va="center", fontsize=9)
+        ends += [estimate.low, estimate.high, *seeds.tolist()]
+    # room for the numbers at the right, also where no arm has any joint within the distance
+    axes.set_xlim(min(ends) - 1, max(ends) + max(4.0, 0.12 * (max(ends) - min(ends))))
     axes.set_yticks(range(len(names)), [HAND_TITLES[name] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.set_xlabel(f"% of joints within {distance_px:g} px of the 224 x 224 crop; 95 % interval over seeds and images")

@@ -50,6 +50,16 @@ def test_figures_draw(comparison: HandComparison) -> None:
         plt.close(figure)
 
 
+@pytest.mark.filterwarnings("error")
+def test_arms_without_any_joint_nearby_are_drawn(comparison: HandComparison) -> None:
+    lost = {name: uv + 500 for name, uv in comparison.predicted.items()}
+    figure = hand_figures.hand_arms_figure(HandComparison(comparison.truth, lost, (0, 1), 56))
+    figure.set_layout_engine("constrained")
+    figure.canvas.draw()
+    assert all(axes.get_window_extent().width > 0 for axes in figure.axes)
+    plt.close(figure)
+
+
 def test_lifted_joints_lie_on_the_surface() -> None:
     cube = torch.tensor([CUBE])
     xyz = torch.tensor([[[x, y, 740.0] for x in (-40.0, 0.0, 40.0) for y in (-30.0, 20.0)]])
