@@ -22,11 +22,10 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
+from simgan_core.evaluation.image_moments import Floats, moments, render_all
 from simgan_core.simulators.eye import EyeSimulator
 from simgan_core.simulators.sensor import CameraModel
-from simgan_core.simulators.simulate import RENDER_BATCH, finish
-
-Floats = NDArray[np.float64]
+from simgan_core.simulators.simulate import finish
 
 START = CameraModel(
     # light is the simulator's matter: `EyeRanges.exposure_normal` and `falloff_*`
@@ -121,10 +120,10 @@ def fit_camera(
     size = (real.shape[2], real.shape[3])
     target, unit = _target(fine_detail(real))
     indices = range(FIRST_DRAW, FIRST_DRAW + renders)
-    plain = _renders(simulator, indices)
+    plain = render_all(simulator, indices)
 
     def distance(images: Tensor) -> float:
-        seen = _moments(fine_detail(finish(images, size, equalise)))
+        seen = moments(fine_detail(finish(images, size, equalise)))
         return float((((seen - target) / unit) ** 2).mean())
 
     def loss(values: Floats) -> float:
@@ -142,12 +141,7 @@ def _target(detail: Floats) -> tuple[Floats, Floats]:
     spread = detail.std(axis=0)
     if not spread.min() > 1e-6:
         raise ValueError("real images with the same fine detail throughout found; photographs that differ expected")
-    return _moments(detail), np.concatenate([spread, spread / SPREAD_WEIGHT])
-
-
-def _moments(detail: Floats) -> Floats:
-    """Means and standard deviations [8] over the images of [N, 4]."""
-    return np.concatenate([detail.mean(axis=0), detail.std(axis=0)])
+    return moments(detail), np.concatenate([spread, spread / SPREAD_WEIGHT])
 
 
 def _values(camera: CameraModel) -> Floats:
@@ -165,10 +159,3 @@ def _camera(values: Floats, start: CameraModel) -> CameraModel:
         motion_px=(0.0, round(motion, 3)),
         full_well_log10=(round(well, 3), round(well + more_well, 3)),
     )
-
-
-@torch.no_grad()
-def _renders(simulator: EyeSimulator, indices: range) -> Tensor:
-    """Renders [D, C, H, W] in [0, 1], no camera before them."""
-    parts = [indices[start : start + RENDER_BATCH] for start in range(0, len(indices), RENDER_BATCH)]
-    return torch.cat([simulator.render(simulator.sample(0, part)).image.cpu() for part in parts])

@@ -19,15 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from torch import Tensor
 
+from simgan_core.evaluation.image_moments import Floats, moments, render_all
 from simgan_core.simulators.eye import EyeSimulator
 from simgan_core.simulators.light import falloff_field
-from simgan_core.simulators.ranges import FALLOFF, EyeRanges
+from simgan_core.simulators.ranges import FALLOFF, EyeParameters, EyeRanges
 from simgan_core.simulators.shading import linear_to_srgb, srgb_to_linear
-from simgan_core.simulators.simulate import RENDER_BATCH, finish
-
-Floats = NDArray[np.float64]
+from simgan_core.simulators.simulate import finish
 
 RENDERS = 800
 FIRST_DRAW = 2_000_000  # of the stream: far from the images of any store
@@ -90,8 +88,9 @@ def fit_light(
         raise ValueError(f"{len(real)} real images found; at least 2 expected, better some hundred")
     size = (real.shape[2], real.shape[3])
     wanted = light_terms(real)
-    target, unit = _moments(wanted), np.tile(wanted.std(axis=0) + 1e-6, 2)
-    linear = _linear_renders(simulator, renders)
+    target, unit = moments(wanted), np.tile(wanted.std(axis=0) + 1e-6, 2)
+    indices = range(FIRST_DRAW, FIRST_DRAW + renders)
+    linear = srgb_to_linear(render_all(simulator, indices, _evenly_lit))
     draws = torch.from_numpy(np.random.default_rng(0).standard_normal((renders, len(FALLOFF))).clip(-CLIP, CLIP))
 
     def distance(values: Floats) -> float:
@@ -100,7 +99,7 @@ def fit_light(
         lit = linear * field
         lit = lit * (0.2 * _DIM / lit.mean((1, 2, 3), keepdim=True).clamp(min=1e-6))
         seen = light_terms(finish(linear_to_srgb(lit), size, equalise).numpy())
-        return float((((_moments(seen) - target) / unit) ** 2).mean())
+        return float((((moments(seen) - target) / unit) ** 2).mean())
 
     start = np.array([_of(simulator.ranges, term)[part] for part in (0, 1) for term in FALLOFF])
     first = np.where(start == 0, np.repeat([0.0, 0.2], len(FALLOFF)), start)  # a spread of none has no direction
@@ -121,17 +120,7 @@ def _of(ranges: EyeRanges, term: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _moments(terms: Floats) -> Floats:
-    return np.concatenate([terms.mean(axis=0), terms.std(axis=0)])
-
-
-@torch.no_grad()
-def _linear_renders(simulator: EyeSimulator, count: int) -> Tensor:
-    """Renders [D, C, H, W] in linear light, evenly lit and dim enough that nothing saturates."""
-    parts = []
-    for start in range(FIRST_DRAW, FIRST_DRAW + count, RENDER_BATCH):
-        drawn = simulator.sample(0, range(start, min(start + RENDER_BATCH, FIRST_DRAW + count)))
-        dim = torch.full_like(drawn.exposure, _DIM)
-        even = torch.zeros_like(drawn.falloff)
-        parts.append(srgb_to_linear(simulator.render(replace(drawn, exposure=dim, falloff=even)).image).cpu())
-    return torch.cat(parts)
+def _evenly_lit(drawn: EyeParameters) -> EyeParameters:
+    """The same eyes without a field, dim enough that nothing saturates."""
+    dim = torch.full_like(drawn.exposure, _DIM)
+    return replace(drawn, exposure=dim, falloff=torch.zeros_like(drawn.falloff))
