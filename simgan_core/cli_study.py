@@ -117,7 +117,7 @@ def compare(
     """Compare two refiners by the people who judged them: second minus first; below 0 the second fools better."""
     from simgan_core.study.analysis import analyse as analysed
     from simgan_core.study.analysis import read_answers
-    from simgan_core.study.scoring import compare as compared
+    from simgan_core.study.comparison import compare as compared
 
     both = [analysed(read_answers(name)) for name in (first, second)]
     left_out = sorted({subject for one in both for subject in one.excluded})  # who did not look once is out of both
@@ -185,7 +185,7 @@ def power(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """How many trials and subjects show that people cannot tell (equivalence), or that they can (difference)."""
-    from simgan_core.study.scoring import power_analysis
+    from simgan_core.study.power import power_analysis
 
     found = power_analysis(
         margin, accuracy=accuracy, wanted=wanted, alpha=alpha, trials=trials, correlation=correlation

@@ -19,7 +19,7 @@ from simgan_core.config import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study.analysis import analyse, read_answers
 from simgan_core.study.plan import StudySettings
-from simgan_core.study.scoring import power_analysis
+from simgan_core.study.power import power_analysis
 from simgan_core.study.storage import open_study
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

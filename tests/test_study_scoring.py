@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from study_pictures import answers
 
-from simgan_core.study import scoring
+from simgan_core.study import comparison, scoring
+from simgan_core.study import power as power_of
 from simgan_core.study.scoring import PAPER, PAPER_CONTROL, Confusion
 
 
@@ -149,7 +150,7 @@ def test_equivalence_over_subjects_holds_exactly_where_the_claims_interval_lies_
 
 def test_the_power_analysis_asks_for_what_the_claim_asks_for() -> None:
     """Studies of the number of people that it names hold C1's interval within 45 to 55 % in 80 of 100 cases."""
-    found = scoring.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.025, trials=100, correlation=0.0)
+    found = power_of.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.025, trials=100, correlation=0.0)
     subjects = found["claim_subjects"]
     assert isinstance(subjects, int) and found["equivalence_subjects"] <= subjects < 20
     hits = []
@@ -157,9 +158,9 @@ def test_the_power_analysis_asks_for_what_the_claim_asks_for() -> None:
         shares = [scoring.over_subjects(people(few, 100, 0.0, seed=seed, bias_sd=0)) for seed in range(100)]
         hits.append(sum(share is not None and share.low >= 0.45 and share.high <= 0.55 for share in shares))
     assert 70 <= hits[0] <= 93 and hits[1] < hits[0]
-    alike = scoring.claim_power(20, 100, 0.05)
-    assert scoring.claim_power(20, 100, 0.05, correlation=0.05) < alike - 0.2, "people who differ cost power"
-    assert scoring.claim_subjects(0.01, accuracy=0.5, wanted=0.9, alpha=0.025, trials=5, correlation=0.9) is None
+    alike = power_of.claim_power(20, 100, 0.05)
+    assert power_of.claim_power(20, 100, 0.05, correlation=0.05) < alike - 0.2, "people who differ cost power"
+    assert power_of.claim_subjects(0.01, accuracy=0.5, wanted=0.9, alpha=0.025, trials=5, correlation=0.9) is None
 
 
 @pytest.mark.parametrize("n", [37, 400, 888])
@@ -167,42 +168,42 @@ def test_power_is_the_probability_that_the_test_holds(n: int) -> None:
     right = np.arange(n + 1)
     probability = stats.binom.pmf(right, n, 0.52)
     holds = np.array([scoring.equivalence(int(k), n, 0.07).holds for k in right])
-    power = scoring.equivalence_power(np.array([n]), 0.07, true_accuracy=0.52)
+    power = power_of.equivalence_power(np.array([n]), 0.07, true_accuracy=0.52)
     assert power[0] == pytest.approx(probability[holds].sum(), abs=1e-9)
     significant = np.array([scoring.p_one_sided(int(k), n) <= 0.025 for k in right])
-    assert scoring.difference_power(np.array([n]), 0.52)[0] == pytest.approx(probability[significant].sum(), abs=1e-9)
+    assert power_of.difference_power(np.array([n]), 0.52)[0] == pytest.approx(probability[significant].sum(), abs=1e-9)
 
 
 def test_the_number_of_trials_is_the_least_from_which_on_power_suffices() -> None:
-    def power(n: scoring.Counts) -> scoring.Float:
-        return scoring.equivalence_power(n, 0.05)
+    def power(n: power_of.Counts) -> scoring.Float:
+        return power_of.equivalence_power(n, 0.05)
 
-    needed = scoring.trials_needed(power)
+    needed = power_of.trials_needed(power)
     assert needed == 1082
     assert power(np.array([needed - 1]))[0] < 0.8 <= power(np.arange(needed, 4 * needed)).min()
-    assert scoring.trials_needed(lambda n: scoring.equivalence_power(n, 0.05, alpha=0.05)) == 888
-    found = scoring.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.05, trials=100, correlation=0.02)
+    assert power_of.trials_needed(lambda n: power_of.equivalence_power(n, 0.05, alpha=0.05)) == 888
+    found = power_of.power_analysis(0.05, accuracy=0.5, wanted=0.8, alpha=0.05, trials=100, correlation=0.02)
     assert found["equivalence_trials"] == math.ceil(888 * 2.98) and found["equivalence_subjects"] == 27
     assert found["difference_trials"] is None
-    beyond = scoring.power_analysis(0.05, accuracy=0.56, wanted=0.8, alpha=0.05, trials=100, correlation=0)
+    beyond = power_of.power_analysis(0.05, accuracy=0.56, wanted=0.8, alpha=0.05, trials=100, correlation=0)
     assert beyond["equivalence_trials"] is None and beyond["difference_subjects"] == 5
     with pytest.raises(ValueError, match="between 0 and 1"):
-        scoring.power_analysis(0.05, accuracy=50, wanted=0.8, alpha=0.05, trials=100, correlation=0)
+        power_of.power_analysis(0.05, accuracy=50, wanted=0.8, alpha=0.05, trials=100, correlation=0)
 
 
 def test_two_refiners_are_compared_by_people() -> None:
     poor, good = people(10, 60, 1.5, seed=3), people(10, 60, 0.1, seed=4)
-    paired = scoring.compare(poor, good)
+    paired = comparison.compare(poor, good)
     assert paired.paired and paired.accuracy.high < 0 and paired.d_prime.high < 0 and paired.p_two_sided < 0.01
     other = good.assign(subject="other " + good["subject"])
-    unpaired = scoring.compare(poor, other)
+    unpaired = comparison.compare(poor, other)
     assert not unpaired.paired and unpaired.p_two_sided < 0.01
-    same = scoring.compare(good, people(10, 60, 0.1, seed=5))
+    same = comparison.compare(good, people(10, 60, 0.1, seed=5))
     assert same.p_two_sided > 0.05 and same.accuracy.low < 0 < same.accuracy.high
     some = good[good["subject"] != "s3"]
     with pytest.raises(ValueError, match=r"9 subjects found who judged both refiners, and 1 who judged one \(s3\)"):
-        scoring.compare(poor, some)
+        comparison.compare(poor, some)
     with pytest.raises(ValueError, match="at least 2"):
-        scoring.compare(other[other["subject"] == "other s0"], good)
+        comparison.compare(other[other["subject"] == "other s0"], good)
     with pytest.raises(ValueError, match="who judged one"):
-        scoring.compare(poor, good[good["subject"] == "s0"])
+        comparison.compare(poor, good[good["subject"] == "s0"])

@@ -1,4 +1,4 @@
-"""Scores of a visual Turing test (section 3.1, table 1): exact tests, intervals, signal detection, clusters, power.
+"""Scores of a visual Turing test (section 3.1, table 1): exact tests, intervals, signal detection, clusters.
 
 Answers come as a table with the columns `subject`, `truth` and `answer`, the latter two 'real' or 'refined'; shares lie
 in [0, 1]. In the words of signal detection 'real' is the signal: a hit is a real image called real, a false alarm a
@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 Float = NDArray[np.float64]
-Counts = NDArray[np.int_]
 LEVEL = 0.95
 ALPHA = 0.025  # of each one-sided test: together they ask for the whole interval, as claim C1 does
-MOST_SUBJECTS = 2000  # that a power analysis looks at
-STUDIES = 2000  # that it simulates for each number of subjects
 BOOTSTRAPS = 4000
 
 
@@ -136,7 +133,7 @@ def subject_bootstrap(
 
     Subjects are drawn with replacement and bring all of their trials, so that one person's answers stay together.
     """
-    cells = _cells(answers)
+    cells = cells_by_subject(answers)
     if len(cells) < 2:
         return None
     draws = _resampled(cells, np.random.default_rng(seed), SCORES[score])
@@ -150,14 +147,14 @@ def over_subjects(answers: pd.DataFrame, level: float = LEVEL) -> Share | None:
     The exact one is too narrow where people differ, the t interval over subjects' shares is too narrow by luck where a
     few people happen to agree. With a single subject only the exact one exists.
     """
-    cells = _cells(answers)
+    cells = cells_by_subject(answers)
     n = int(cells.sum())
     if not n:
         return None
     exact = clopper_pearson(int(cells[:, 0, 0].sum() + cells[:, 1, 1].sum()), n, level)
     if len(cells) < 2:
         return exact
-    shares = _accuracy(cells)
+    shares = accuracy(cells)
     half = float(stats.t.ppf((1 + level) / 2, len(shares) - 1) * shares.std(ddof=1) / math.sqrt(len(shares)))
     low, high = exact.value - half, exact.value + half
     return Share(exact.value, max(0.0, min(exact.low, low)), min(1.0, max(exact.high, high)))
@@ -239,7 +236,7 @@ def equivalence(correct: int, n: int, margin: float, alpha: float = ALPHA) -> Eq
         ValueError: a margin outside (0, 0.5).
 
     """
-    _check_margin(margin)
+    check_margin(margin)
     below = float(stats.binom.sf(correct - 1, n, 0.5 - margin))
     above = float(stats.binom.cdf(correct, n, 0.5 + margin))
     p = max(below, above)
@@ -253,174 +250,19 @@ def equivalence_over_subjects(answers: pd.DataFrame, margin: float, alpha: float
     The larger p of the exact tests and of t tests over subjects' shares: it holds when the interval of `over_subjects`
     lies within the margins, as claim C1 demands.
     """
-    cells = _cells(answers)
+    cells = cells_by_subject(answers)
     wide = over_subjects(answers, 1 - 2 * alpha)
     if len(cells) < 2 or wide is None:
         return None
     exact = equivalence(int(cells[:, 0, 0].sum() + cells[:, 1, 1].sum()), int(cells.sum()), margin, alpha)
-    shares = _accuracy(cells)
+    shares = accuracy(cells)
     error = max(float(shares.std(ddof=1)) / math.sqrt(len(shares)), 1e-12)
     nearest = (margin - abs(wide.value - 0.5)) / error
     p = max(exact.p, float(stats.t.sf(nearest, len(shares) - 1)))
     return Equivalence(margin, p, wide.low, wide.high, p <= alpha)
 
 
-def equivalence_power(n: Counts, margin: float, *, true_accuracy: float = 0.5, alpha: float = ALPHA) -> Float:
-    """Probability that `equivalence` holds with n independent trials [N] when people are right at `true_accuracy`."""
-    _check_margin(margin)
-    # The test holds for all numbers of right answers from `least` to `most`.
-    least = stats.binom.isf(alpha, n, 0.5 - margin) + 1
-    quantile = stats.binom.ppf(alpha, n, 0.5 + margin)
-    most = quantile - (stats.binom.cdf(quantile, n, 0.5 + margin) > alpha)
-    inside = stats.binom.cdf(most, n, true_accuracy) - stats.binom.cdf(least - 1, n, true_accuracy)
-    power: Float = np.where(most >= least, inside, 0.0)
-    return power
-
-
-def claim_power(
-    subjects: int, trials: int, margin: float, *, true_accuracy: float = 0.5, correlation: float = 0.0,
-    alpha: float = ALPHA, seed: int = 0,
-) -> float:  # fmt: skip
-    """Share of simulated studies whose whole interval over subjects lies within the margin: the rule of claim C1.
-
-    Subjects' own accuracies are drawn from the beta distribution in which two answers of one subject correlate by
-    `correlation`; the interval is the one of `over_subjects`.
-    """
-    rng = np.random.default_rng(seed)
-    spread = (1 - correlation) / correlation if correlation else math.inf
-    own: Float | float = true_accuracy
-    if math.isfinite(spread):
-        own = rng.beta(true_accuracy * spread, (1 - true_accuracy) * spread, (STUDIES, subjects))
-    right = rng.binomial(trials, own, (STUDIES, subjects))
-    total, n = right.sum(1), subjects * trials
-    half = stats.t.ppf(1 - alpha, subjects - 1) * right.std(1, ddof=1) / trials / math.sqrt(subjects)
-    low = np.minimum(stats.beta.ppf(alpha, total, n - total + 1), total / n - half)
-    high = np.maximum(stats.beta.isf(alpha, total + 1, n - total), total / n + half)
-    return float(((low >= 0.5 - margin) & (high <= 0.5 + margin)).mean())
-
-
-def claim_subjects(
-    margin: float, *, accuracy: float, wanted: float, alpha: float, trials: int, correlation: float
-) -> int | None:  # fmt: skip
-    """Least number of subjects for which `claim_power` is `wanted`; None where not even `MOST_SUBJECTS` are enough."""
-
-    def enough(subjects: int) -> bool:
-        power = claim_power(subjects, trials, margin, true_accuracy=accuracy, correlation=correlation, alpha=alpha)
-        return power >= wanted
-
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, 2 * high
-        if low >= MOST_SUBJECTS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def difference_power(n: Counts, true_accuracy: float, alpha: float = ALPHA) -> Float:
-    """Probability that the one-sided exact test against guessing is significant with n independent trials [N]."""
-    power: Float = np.asarray(stats.binom.sf(stats.binom.isf(alpha, n, 0.5), n, true_accuracy), np.float64)
-    return power
-
-
-def trials_needed(power: Callable[[Counts], Float], wanted: float = 0.8, most: int = 1 << 20) -> int:
-    """Smallest n from which on the power stays at least `wanted`: that of an exact test is a saw tooth in n.
-
-    Raises:
-        ValueError: not even `most` trials are enough.
-
-    """
-    high = 64
-    while float(power(np.array([high]))[0]) < wanted:
-        high *= 2
-        if high > most:
-            raise ValueError(
-                f"{most} trials do not give a power of {wanted:g}; expected that some number does. Choose a wider "
-                "margin, or an accuracy farther from the bound."
-            )
-    numbers = np.arange(1, 2 * high + 1)  # teeth are narrow: none reaches down again beyond twice that number
-    short = np.flatnonzero(power(numbers) < wanted)
-    return int(numbers[short[-1]]) + 1 if len(short) else 1
-
-
-def design_effect(trials: int, correlation: float) -> float:
-    """Factor on the number of trials when the answers of one subject correlate (Kish): 1 + (trials - 1) correlation."""
-    return 1 + (trials - 1) * correlation
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Second refiner minus first: accuracy and d' of the people that judged them (below 0: the second fools better)."""
-
-    accuracy: Share
-    d_prime: Share
-    p_two_sided: float  # permutation test on accuracy over subjects
-    paired: bool
-
-
-def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comparison:
-    """Compare the answers to two refiners' images, clustered by subject; paired when the same subjects judged both.
-
-    Raises:
-        ValueError: fewer than two subjects on a side, or some subjects on both sides and others on one.
-
-    """
-    names = set(first["subject"]), set(second["subject"])
-    paired = names[0] == names[1]
-    _check_pairs(*names)
-    cells = [_cells(first), _cells(second)]  # sorted by subject, so that pairs stand at the same place
-    if min(map(len, cells)) < 2:
-        raise ValueError(
-            f"{min(map(len, cells))} subjects found; expected at least 2 for each refiner. Ask more people."
-        )
-    rng = np.random.default_rng(seed)
-    shares = [_difference(cells, np.random.default_rng(seed), score, paired=paired) for score in SCORES.values()]
-    own = [_accuracy(one) for one in cells]
-    p = _sign_flips(own[1] - own[0], rng) if paired else _permutation(own[0], own[1], rng)
-    return Comparison(shares[0], shares[1], p, paired)
-
-
-def _check_pairs(first: set[str], second: set[str]) -> None:
-    """Some people on both sides and others on one are neither pairs nor independent."""
-    alone = first ^ second
-    if first & second and alone:
-        raise ValueError(
-            f"{len(first & second)} subjects found who judged both refiners, and {len(alone)} who judged one "
-            f"({', '.join(sorted(map(str, alone))[:5])}); expected the same on both sides, or nobody on both. Leave "
-            "those out, or give different people different names."
-        )
-
-
-def _difference(
-    cells: list[Float], rng: np.random.Generator, score: Callable[[Float], Float], *, paired: bool
-) -> Share:
-    drawn = rng.integers(0, len(cells[0]), (BOOTSTRAPS, len(cells[0])))
-    other = drawn if paired else rng.integers(0, len(cells[1]), (BOOTSTRAPS, len(cells[1])))
-    draws = score(cells[1][other].sum(1)) - score(cells[0][drawn].sum(1))
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Share(float(score(cells[1].sum(0)) - score(cells[0].sum(0))), float(low), float(high))
-
-
-def _sign_flips(differences: Float, rng: np.random.Generator) -> float:
-    flips = rng.choice([-1.0, 1.0], (BOOTSTRAPS, len(differences)))
-    return _share_as_extreme(np.abs((flips * differences).mean(1)), abs(float(differences.mean())))
-
-
-def _permutation(first: Float, second: Float, rng: np.random.Generator) -> float:
-    pooled, n = np.concatenate([first, second]), len(first)
-    mixed = rng.permuted(np.tile(pooled, (BOOTSTRAPS, 1)), axis=1)
-    found = np.abs(mixed[:, n:].mean(1) - mixed[:, :n].mean(1))
-    return _share_as_extreme(found, abs(float(second.mean() - first.mean())))
-
-
-def _share_as_extreme(found: Float, observed: float) -> float:
-    """The observed order counts as one of the permutations, so that p is never 0."""
-    return float((1 + (found >= observed - 1e-12).sum()) / (1 + len(found)))
-
-
-def _cells(answers: pd.DataFrame) -> Float:
+def cells_by_subject(answers: pd.DataFrame) -> Float:
     """Trials [subject, truth, answer], 'real' first, subjects sorted."""
     table = pd.crosstab([answers["subject"], answers["truth"]], answers["answer"])
     subjects = sorted(answers["subject"].unique())
@@ -434,7 +276,7 @@ def _resampled(cells: Float, rng: np.random.Generator, score: Callable[[Float], 
     return score(cells[drawn].sum(1))
 
 
-def _accuracy(cells: Float) -> Float:
+def accuracy(cells: Float) -> Float:
     """Share of right answers of [..., truth, answer]."""
     right: Float = (cells[..., 0, 0] + cells[..., 1, 1]) / cells.sum((-2, -1))
     return right
@@ -450,7 +292,7 @@ def _d_prime(cells: Float) -> Float:
     return difference
 
 
-SCORES: dict[str, Callable[[Float], Float]] = {"accuracy": _accuracy, "d_prime": _d_prime}
+SCORES: dict[str, Callable[[Float], Float]] = {"accuracy": accuracy, "d_prime": _d_prime}
 
 
 def _indicators(values: pd.Series) -> sparse.csr_matrix:
@@ -459,48 +301,7 @@ def _indicators(values: pd.Series) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(codes)), (np.arange(len(codes)), codes)))
 
 
-def _check_margin(margin: float) -> None:
+def check_margin(margin: float) -> None:
+    """Raise ValueError for a margin that is no share between 0 and one half."""
     if not 0 < margin < 0.5:
         raise ValueError(f"margin {margin:g} found; expected a share between 0 and 0.5, e.g. 0.05 for five points.")
-
-
-def power_analysis(
-    margin: float, *, accuracy: float, wanted: float, alpha: float, trials: int, correlation: float
-) -> dict[str, float | int | None]:
-    """Trials and subjects for two questions: people cannot tell (equivalence), people can (difference from chance).
-
-    `alpha` is that of each one-sided test: 0.025 asks for the whole 95 % interval, as claim C1 does. `claim_subjects`
-    are the people for whom the interval over subjects comes to lie within the margin, by simulation; the other numbers
-    are those of exact tests, and a little small, as few people also leave the spread between them uncertain.
-    `accuracy` is the true share of right answers; None where no number of trials would do: an accuracy beyond the
-    margin is never equivalent, and one of 0.5 or less never above chance. `correlation` within subjects raises the
-    number of trials by the design effect of `trials` answers each.
-
-    Raises:
-        ValueError: a share that is none.
-
-    """
-    for name, value in (("accuracy", accuracy), ("wanted", wanted), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} {value:g} found; expected a share between 0 and 1.")
-    _check_margin(margin)
-    effect = design_effect(trials, correlation)
-    same = (
-        trials_needed(lambda n: equivalence_power(n, margin, true_accuracy=accuracy, alpha=alpha), wanted)
-        if abs(accuracy - 0.5) < margin
-        else None
-    )
-    differs = trials_needed(lambda n: difference_power(n, accuracy, alpha), wanted) if accuracy > 0.5 else None
-    return {
-        "margin": margin, "accuracy": accuracy, "power": wanted, "alpha": alpha, "trials_per_subject": trials,
-        "correlation": correlation, "design_effect": effect,
-        "equivalence_trials": _times(same, effect), "equivalence_subjects": _times(same, effect / trials),
-        "claim_subjects": None if same is None else claim_subjects(
-            margin, accuracy=accuracy, wanted=wanted, alpha=alpha, trials=trials, correlation=correlation
-        ),
-        "difference_trials": _times(differs, effect), "difference_subjects": _times(differs, effect / trials),
-    }  # fmt: skip
-
-
-def _times(count: int | None, factor: float) -> int | None:
-    return None if count is None else math.ceil(count * factor - 1e-9)
