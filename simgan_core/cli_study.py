@@ -57,7 +57,8 @@ def create(
     ] = False,
 ) -> None:
     """Plan a study on two folders of images or on a run, and write it with its pictures to a database."""
-    from simgan_core.study.storage import create_study, shown_name
+    from simgan_core.study.creation import create_study
+    from simgan_core.study.storage import shown_name
 
     options = {
         "subjects": subjects, "real": n_real, "refined": n_refined, "control": control, "practice": practice,

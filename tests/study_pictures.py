@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from simgan_core.study.creation import create_study
 from simgan_core.study.pictures import encode_png
 from simgan_core.study.plan import Source, StudySettings
+from simgan_core.study.records import Picture
 from simgan_core.study.scoring import Confusion
-from simgan_core.study.storage import Picture, StudyStore, create_study
+from simgan_core.study.storage import StudyStore
 
 SMALL = StudySettings(subjects=2, real=4, refined=4, control=2, practice=2, attention=2)
 

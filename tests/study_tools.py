@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from simgan_core.study.creation import create_study
 from simgan_core.study.pictures import encode_png
 from simgan_core.study.plan import StudySettings
-from simgan_core.study.storage import Picture, StudyStore, create_study
+from simgan_core.study.records import Picture
+from simgan_core.study.storage import StudyStore
 
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_MS = 120_000  # of the browser: CI's two cores are shared with other tests

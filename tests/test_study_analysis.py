@@ -21,13 +21,14 @@ from simgan_core.cli import app
 from simgan_core.datasets.errors import DataError
 from simgan_core.study import responders
 from simgan_core.study.analysis import Analysis, Answers, analyse, judge_c1, read_answers
+from simgan_core.study.creation import create_study
 from simgan_core.study.export import export, spreadsheet_safe
 from simgan_core.study.folders import from_folders, from_stores
 from simgan_core.study.pictures import decode_png
 from simgan_core.study.plan import StudySettings
 from simgan_core.study.responders import IdealObserver, classifier_of, respond
 from simgan_core.study.scoring import PAPER, Confusion, sensitivity
-from simgan_core.study.storage import StudyStore, create_study, open_study
+from simgan_core.study.storage import StudyStore, open_study
 
 RUNNER = CliRunner()
 TWO = dataclasses.replace(SMALL, control=0)
@@ -381,7 +382,7 @@ def test_each_answer_has_its_window_and_the_software_that_stored_it(
         study.record_answer(session.key, 0, "real")
         study.record_answer(session.key, 1, "real", window=(390, 700), pixel_ratio=2)
         planned = study.software
-        monkeypatch.setattr("simgan_core.study.storage.__version__", "9.9")
+        monkeypatch.setattr("simgan_core.study.database.__version__", "9.9")
         study.record_answer(study.open_session(token).key, 2, "real")
         files = [*export(study, tmp_path / "s.csv"), *export(study, tmp_path / "s.parquet")]
     for table in (pd.read_csv(files[0]), pd.read_parquet(files[2])):
@@ -460,7 +461,7 @@ def test_create_does_not_print_a_password(tmp_path: Path, monkeypatch: pytest.Mo
         assert "opensesame" in where
         return small_study(tmp_path / "s.db", TWO)
 
-    monkeypatch.setattr("simgan_core.study.storage.create_study", made)
+    monkeypatch.setattr("simgan_core.study.creation.create_study", made)
     named = [f"--{name}={folder(tmp_path / name, count=60, seed=k)}" for k, name in enumerate(("real", "refined"))]
     url = "postgresql://lab:opensesame@db.example/study"
     result = RUNNER.invoke(app, ["study", "create", url, *named, "--control", "0"])

@@ -12,8 +12,10 @@ import pytest
 from study_pictures import SMALL, small_study, stock
 from study_postgres import new_database, postgres  # noqa: F401  # a fixture
 
+from simgan_core.study.creation import create_study
 from simgan_core.study.plan import StudySettings
-from simgan_core.study.storage import PRELOAD, NextTrial, Refused, StudyError, StudyStore, create_study, open_study
+from simgan_core.study.records import NextTrial, Refused, StudyError
+from simgan_core.study.storage import PRELOAD, StudyStore, open_study
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

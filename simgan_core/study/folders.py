@@ -21,7 +21,7 @@ from simgan_core.datasets.files import image_files, read_image
 from simgan_core.images import resize
 from simgan_core.study.pictures import UInt8, encode_png
 from simgan_core.study.plan import Source, StudySettings, images_needed
-from simgan_core.study.storage import Picture
+from simgan_core.study.records import Picture
 
 if TYPE_CHECKING:
     from simgan_core.datasets.store import Store

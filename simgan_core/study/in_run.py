@@ -15,12 +15,13 @@ import pandas as pd
 
 from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.study.analysis import Analysis, analyse, read_answers
+from simgan_core.study.creation import create_study
 from simgan_core.study.folders import from_run
 from simgan_core.study.plan import StudySettings
 from simgan_core.study.responders import rehearse
 from simgan_core.study.schema import sqlite_file
 from simgan_core.study.scoring import Confusion, Share, over_subjects, sensitivity
-from simgan_core.study.storage import StudyStore, create_study, open_study, shown_name
+from simgan_core.study.storage import StudyStore, open_study, shown_name
 
 VARIABLE = "SIMGAN_STUDY"
 SIMULATED = "simulated.db"

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from simgan_core import provenance
+from simgan_core.study.creation import create_study
 from simgan_core.study.load_client import Run, Server, Subject
 from simgan_core.study.plan import StudySettings
-from simgan_core.study.storage import Picture, StudyStore, create_study
+from simgan_core.study.records import Picture
+from simgan_core.study.storage import StudyStore
 
 P95_LIMIT_MS = 150.0
 LATENCY_SUBJECTS = 10

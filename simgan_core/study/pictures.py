@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from simgan_core.study.plan import SOURCES, Source, StudySettings, images_needed
-from simgan_core.study.storage import Picture
+from simgan_core.study.records import Picture
 
 UInt8 = NDArray[np.uint8]
 

@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from simgan_core.study.storage import NextTrial, Recorded, Refused, Session, StudyStore, fingerprint
+from simgan_core.study.records import NextTrial, Recorded, Refused, Session
+from simgan_core.study.storage import StudyStore, fingerprint
 
 Message = tuple[dict[str, Any], list[bytes]]  # content, buffers
 LIMIT = 4096  # characters of a message as JSON; an answer has about 120
