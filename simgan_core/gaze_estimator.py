@@ -25,13 +25,10 @@ from simgan_core.gaze import gaze_vector, pitch_yaw
 from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.schedule import warm_up_cosine
 
 Images = NDArray[np.uint8]
 Angles = NDArray[np.float32]
-
-
-WARM_UP_PARTS = 20
-"""One part in so many of the cosine schedule's steps is a linear rise to the peak rate."""
 
 
 class GazeCNN(nn.Module):
@@ -196,11 +193,8 @@ def _optimiser(model: GazeCNN, config: GazeConfig) -> torch.optim.Optimizer:
 
 
 def _rate(step: int, config: GazeConfig) -> float:
-    """Factor on the learning rate at a step, counted from 0: half a cosine, after a short rise against dead units."""
-    if config.schedule == "constant":
-        return 1.0
-    rise = min(1.0, (step + 1) * WARM_UP_PARTS / config.steps)
-    return rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    """Factor on the learning rate at a step, counted from 0."""
+    return 1.0 if config.schedule == "constant" else warm_up_cosine(step, config.steps)
 
 
 def _orders(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:

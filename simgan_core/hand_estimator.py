@@ -24,6 +24,7 @@ from simgan_core.hand_hourglass import StackedHourglass
 from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.schedule import warm_up_cosine
 
 Images = NDArray[np.uint8]
 Joints = NDArray[np.float32]
@@ -71,7 +72,7 @@ def train_hourglass(
     chosen = resolve_device(device)
     model = _new_model(config, uv.shape[1], seed).to(chosen)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_up_cosine(step, config.steps))
     generator = torch.Generator(chosen).manual_seed(seed)
     rows = np.random.default_rng(seed)
     waiting = np.zeros(0, np.int64)
@@ -94,12 +95,6 @@ def train_hourglass(
         optimiser.step()
         schedule.step()
     return model.eval()
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Share of the peak rate at a step: it rises over the first twentieth of the steps and falls along a cosine."""
-    rise = max(1, steps // 20)
-    return min(1.0, (step + 1) / rise) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def augment_hands(

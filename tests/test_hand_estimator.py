@@ -16,12 +16,12 @@ from simgan_core.hand_estimator import (
     heatmap_loss,
     load_hourglass,
     predict_joints,
-    rate_factor,
     save_hourglass,
     train_hourglass,
 )
 from simgan_core.hand_heatmaps import draw_heatmaps
 from simgan_core.images import to_float
+from simgan_core.schedule import warm_up_cosine
 
 SMALL = HourglassConfig(heatmap=14, stem_stride=4, features=24, depth=1, steps=150, batch=16, learning_rate=3e-3)
 
@@ -90,10 +90,10 @@ def test_every_stack_is_supervised() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    factors = [rate_factor(step, 200) for step in range(200)]
+    factors = [warm_up_cosine(step, 200) for step in range(200)]
     assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] > 0.99
     assert factors[9:] == sorted(factors[9:], reverse=True) and factors[-1] < 1e-3
-    assert rate_factor(0, 1) == 1.0, "one step is not lost"
+    assert warm_up_cosine(0, 1) == 1.0, "one step is not lost"
 
 
 def test_weights_survive_a_file(tmp_path: Path) -> None:
