@@ -181,6 +181,10 @@ class RunFolder:
         """Folder of one training of the refiner."""
         return self.path / f"seed-{seed}"
 
+    def refiner(self, seed: int) -> Path:
+        """Folder of the refiner of `seed`, at the stop that the rule without labels took."""
+        return self.training(seed) / "refiner"
+
     def refined(self, seed: int) -> Path:
         """Store of the synthetic images after the refiner of `seed`."""
         return self.training(seed) / "refined"

@@ -10,25 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from simgan_core import provenance, run_state, selection, stages
 from simgan_core.ablations import settings_key
-from simgan_core.checkpoints import REFINER, load_refiner
+from simgan_core.checkpoints import REFINER
 from simgan_core.config import Config, to_dict, with_overrides
 from simgan_core.datasets.store import Store
-from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.annotation import fit_iris
-from simgan_core.evaluation.statistics import Estimate
-from simgan_core.selection import Candidate, Selection, measure_candidate, measure_raw
-from simgan_core.training import train
+from simgan_core.selection import Candidate, Selection, measure_raw
+from simgan_core.stops import Training, measure, place, spaced, table, train_to_stops
 from simgan_core.workers import side_by_side
 
 MIN_IMAGES = 8
@@ -49,34 +43,6 @@ class Plan:
     config: Config
     lambdas: tuple[float, ...]
     steps: tuple[int, ...]
-    seed: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """One lambda's training; `config` is that of its last stop."""
-
-    synthetic: Path
-    real: Path
-    folder: Path
-    config: Config
-    steps: tuple[int, ...]
-    seed: int
-
-    def kept(self, step: int) -> Path:
-        """Weights of the averaged R after `step` adversarial steps."""
-        return self.folder / f"step-{step:06d}.safetensors"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One candidate that is to be measured."""
-
-    weights: Path
-    synthetic: Path
-    real: Path
-    lambda_sum: float
-    step: int
     seed: int
 
 
@@ -138,10 +104,7 @@ def check_sweep(config: Config, lambdas: Sequence[float], stops: int) -> tuple[i
     wrong = [value for value in lambdas if not (math.isfinite(value) and value >= 0)]
     if wrong:
         raise ValueError(f"lambda {wrong[0]} found; expected 0 or more. Name others, e.g. 0.1,0.2,0.5.")
-    steps = config.training.steps
-    if not 1 <= stops <= steps:
-        raise ValueError(f"{stops} stops found; expected 1 to {steps}, the training's steps. Change one of the two.")
-    return tuple(round(steps * (place + 1) / stops) for place in range(stops))
+    return spaced(config, stops)
 
 
 def trainings(plan: Plan) -> list[Training]:
@@ -157,37 +120,10 @@ def trainings(plan: Plan) -> list[Training]:
     return found
 
 
-def train_to_stops(task: Training) -> None:
-    """Train up to each stop in turn and keep the averaged R there, as far as it is not done.
-
-    A training that ends at a stop and is resumed makes the numbers of one that did not end there (Algorithm 1 knows
-    its last step only as the place to end), so that the loop needs no hook.
-    """
+def _train(task: Training) -> None:
+    """Train one lambda's refiner; a second process that wants the same waits for the first."""
     with stages.alone(task.folder.parent / f"{task.folder.name}.lock"):
-        synthetic, real = Store.open(task.synthetic), Store.open(task.real)
-        for step in task.steps:
-            if not task.kept(step).is_file():
-                config = with_overrides(task.config, {"training.steps": step})
-                train(synthetic, real, task.folder, config, seed=task.seed, resume=True, progress=False)
-                _copy(task.folder / REFINER, task.kept(step))
-
-
-def measure(task: Measurement) -> Candidate:
-    """What `selection.measure_candidate` finds, or what it found of the same weights and images before."""
-    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
-    file = task.weights.with_suffix(".json")
-    made_with = {
-        "code": provenance.code_fingerprint(provenance.PACKAGE / "selection.py"),
-        "weights": sha256(task.weights),
-        "stores": [synthetic.checksum, real.checksum],
-        "seed": task.seed,
-    }
-    if file.is_file() and (known := provenance.read_json(file))["made_with"] == made_with:
-        return _candidate(known["candidate"])
-    refiner = load_refiner(task.weights)
-    found = measure_candidate(refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed)
-    provenance.write_json(file, {"made_with": made_with, "candidate": found.to_dict()})
-    return found
+        train_to_stops(task)
 
 
 def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = True) -> Outcome:
@@ -197,12 +133,8 @@ def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = T
     """
     tasks = trainings(plan)
     (plan.out / TRAININGS).mkdir(parents=True, exist_ok=True)
-    side_by_side(train_to_stops, tasks, title="train", workers=workers, progress=progress)
-    measurements = [
-        Measurement(task.kept(step), task.synthetic, task.real, task.config.loss.lambda_sum, step, task.seed)
-        for task in tasks
-        for step in task.steps
-    ]
+    side_by_side(_train, tasks, title="train", workers=workers, progress=progress)
+    measurements = [measurement for task in tasks for measurement in task.measurements()]
     candidates = side_by_side(measure, measurements, title="measure", workers=workers, progress=progress)
     chosen = selection.select(candidates, measure_raw(plan.synthetic, plan.real, seed=plan.seed))
     weights = {candidate: task.weights for candidate, task in zip(candidates, measurements, strict=True)}
@@ -218,21 +150,8 @@ def _export(out: Path, weights: Path | None) -> Path | None:
     if weights is None:
         (out / CHOSEN / REFINER).unlink(missing_ok=True)
         return None
-    _copy(weights, out / CHOSEN / REFINER)
+    place(weights, out / CHOSEN / REFINER)
     return out / CHOSEN
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file; it appears whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
-
-
-def _candidate(tree: dict[str, Any]) -> Candidate:
-    auc, shift_px = Estimate(**tree["auc"]), Estimate(**tree["shift_px"])
-    return Candidate(tree["lambda_sum"], tree["step"], auc, shift_px, tree["lost_percent"])
 
 
 def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection) -> dict[str, Any]:
@@ -256,25 +175,12 @@ def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection) -> d
     }
 
 
-def table(outcome: Outcome) -> pd.DataFrame:
-    """One row per candidate: realism, label and verdict. Where no iris is left, no shift was measured."""
-    rows = []
-    for candidate, verdict in zip(outcome.candidates, outcome.selection.verdicts, strict=True):
-        shift = candidate.shift_px
-        measured = shift.n > 0
-        rows.append({
-            "lambda": f"{candidate.lambda_sum:g}", "step": candidate.step, "AUC": candidate.auc.value,
-            "low": candidate.auc.low, "high": candidate.auc.high, "shift (px)": shift.value if measured else None,
-            "up to": shift.high if measured else None, "lost (%)": candidate.lost_percent, "verdict": verdict,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def summary(outcome: Outcome, out: Path) -> str:
     """The table, what raw renders reach, and the choice with what to do next, as text for people."""
     raw, chosen = outcome.selection.raw_auc, outcome.selection.chosen
+    rows = table(outcome.candidates, outcome.selection.verdicts)
     lines = [
-        table(outcome).to_string(index=False, float_format="{:.3f}".format, na_rep="–"),
+        rows.to_string(index=False, float_format="{:.3f}".format, na_rep="–"),
         f"raw renders: AUC {raw.value:.3f} ({raw.low:.3f} to {raw.high:.3f}); 0.5 = cannot be told from real images",
     ]
     if chosen is None:

@@ -1,4 +1,4 @@
-"""The long stages of the notebooks, resumable: prepare data, train a refiner, refine the synthetic images.
+"""The long stages of the notebooks, resumable: prepare data, train a refiner, choose its stop, refine the images.
 
 Each stage leaves `made_with.json`, the fingerprint of all that decides its result. A rerun with the same fingerprint
 goes on where the stage stopped, or returns at once; with another one the stage starts afresh. So a notebook can be run
@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simgan_core.config import to_dict
+from simgan_core.datasets.store import Store
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from simgan_core.config import Config
     from simgan_core.datasets.prepare import Prepared
-    from simgan_core.datasets.store import Store
+    from simgan_core.stops import Stop, Training
 
 MADE_WITH = "made_with.json"
+STOPS: Mapping[str, int] = {"smoke": 1}
+STOPS_ELSEWHERE = 3
+"""At how many equally spaced steps a refiner of `02_training` is kept, by profile; the rule takes one of them."""
 
 
 def prepare_data(run: RunFolder) -> Prepared:
@@ -48,11 +52,31 @@ def prepared_data(run: RunFolder) -> Prepared:
 
 
 def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
-    """Train the refiner of `seed` on the run's stores, or go on with it; returns the training's folder."""
-    from simgan_core.datasets.store import Store
+    """Train the refiner of `seed` on the run's stores, kept at its stops, or go on with it; returns its folder."""
+    from simgan_core.stops import train_to_stops
 
-    synthetic, real = (Store.open(run.stores / name) for name in ("synthetic", "real"))
-    return trained(synthetic, real, run.training(seed), run.config, seed, progress=progress)
+    task = _training(run, seed)
+    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+    code = code_fingerprint(PACKAGE / "training.py")
+    inputs = {"code": code, "stops": list(task.steps), **training_inputs(synthetic, real, run.config)}
+    _begin(task.folder, inputs)
+    train_to_stops(task, progress=progress)
+    return task.folder
+
+
+def choose_stop(run: RunFolder, seed: int) -> Stop:
+    """Let the rule without labels take a stop of the refiner of `seed`, trained before; its weights are the run's."""
+    from simgan_core import stops
+
+    return stops.choose_stop(_training(run, seed), run.refiner(seed))
+
+
+def _training(run: RunFolder, seed: int) -> Training:
+    from simgan_core.stops import Training, spaced
+
+    places = spaced(run.config, STOPS.get(run.config.profile, STOPS_ELSEWHERE))
+    synthetic, real = (run.stores / name for name in ("synthetic", "real"))
+    return Training(synthetic, real, run.training(seed), run.config, places, seed)
 
 
 def trained(synthetic: Store, real: Store, folder: Path, config: Config, seed: int, *, progress: bool = True) -> Path:
@@ -73,12 +97,12 @@ def training_inputs(synthetic: Store, real: Store, config: Config) -> dict[str, 
 def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Store:
     """The synthetic images after the refiner of `seed`, with their labels, as a store."""
     from simgan_core.checkpoints import REFINER, load_refiner
-    from simgan_core.datasets.store import Store
     from simgan_core.datasets.writer import sha256
     from simgan_core.refine import refine_store
 
+    choose_stop(run, seed)
     synthetic, out = Store.open(run.stores / "synthetic"), run.refined(seed)
-    weights = run.training(seed) / REFINER
+    weights = run.refiner(seed) / REFINER
     made_with = {"weights": sha256(weights), "synthetic": synthetic.checksum}
     stamp = out.with_name(f"{out.name}-{MADE_WITH}")
     if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rule_by_hand import chosen_by_hand
 from toy_eyes import SIZE, toy_eyes, toy_store
 from typer.testing import CliRunner
 
 from simgan_core import config as c
 from simgan_core import select_refiner as sr
+from simgan_core import stops
 from simgan_core.checkpoints import REFINER, load_refiner, load_weights
 from simgan_core.cli import app
 from simgan_core.datasets.store import Store, StoreWriter
-from simgan_core.evaluation.statistics import Estimate
-from simgan_core.selection import MAX_SHIFT_PX, Candidate
+from simgan_core.selection import Candidate
 from simgan_core.training import train
 
 SETTINGS = {"refiner.width": 4, "training.pretrain_refiner": 2, "training.pretrain_discriminator": 2,
@@ -40,20 +41,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simgan_core.evaluation.fresh_discriminator.STEPS", 2)
 
 
-def chosen_by_hand(monkeypatch: pytest.MonkeyPatch, wanted: tuple[float, int] | None) -> None:
-    """Let the measurement prefer one candidate; None: let all of them lose the label."""
-
-    def measured(*_: object, lambda_sum: float, step: int, **__: object) -> Candidate:
-        auc = 0.6 if (lambda_sum, step) == wanted else 0.8
-        shift = MAX_SHIFT_PX + 1 if wanted is None else 0.3
-        return Candidate(
-            lambda_sum, step, Estimate(auc, auc - 0.02, auc + 0.02, 1, 20), Estimate(shift, shift, shift, 1, 20), 0.0
-        )
-
-    monkeypatch.setattr(sr, "measure_candidate", measured)
-    monkeypatch.setattr(sr, "measure_raw", lambda *_, **__: Estimate(0.98, 0.97, 0.99, 1, 20))
-
-
 def count_trainings(monkeypatch: pytest.MonkeyPatch, fail_at: int = 0) -> list[tuple[float, int]]:
     """(lambda, steps) of each call of `train` from now on; the call `fail_at` is interrupted at its start."""
     calls: list[tuple[float, int]] = []
@@ -65,7 +52,7 @@ def count_trainings(monkeypatch: pytest.MonkeyPatch, fail_at: int = 0) -> list[t
             raise KeyboardInterrupt
         return plain(synthetic, real, out, config, **options)
 
-    monkeypatch.setattr(sr, "train", counted)
+    monkeypatch.setattr(stops, "train", counted)
     return calls
 
 
@@ -103,7 +90,7 @@ def test_what_the_rule_takes_is_exported(
 
 def test_a_stop_leaves_the_numbers_of_the_rest_of_the_training(stores: tuple[Store, Store], tmp_path: Path) -> None:
     (task,) = sr.trainings(sr.plan(*stores, tmp_path / "out", CONFIG, lambdas=[0.2], stops=4))
-    sr.train_to_stops(task)
+    stops.train_to_stops(task)
     train(*stores, tmp_path / "whole", task.config, progress=False)
     assert same_weights(task.kept(4), tmp_path / "whole" / REFINER)
     kept = [task.kept(step) for step in task.steps]
@@ -143,13 +130,13 @@ def test_a_rerun_trains_and_measures_what_is_missing(
     first = selected(stores, tmp_path)
     calls = count_trainings(monkeypatch)
     measured: list[float] = []
-    plain: Callable[..., Candidate] = sr.measure_candidate
+    plain: Callable[..., Candidate] = stops.measure_candidate
 
     def counted(*arguments: object, **options: object) -> Candidate:
         measured.append(options["lambda_sum"])
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(sr, "measure_candidate", counted)
+    monkeypatch.setattr(stops, "measure_candidate", counted)
     again = selected(stores, tmp_path)
     assert again.report == first.report and not calls and not measured
     more = selected(stores, tmp_path, lambdas=(0.05, 0.2, 1.0))

@@ -1,0 +1,175 @@
+"""One training of a refiner, kept at several stops; the rule without labels says which of them to use.
+
+The longest training is not always the best one: an R that goes on may leave the label behind. `train_to_stops` keeps
+the averaged R at equally spaced steps, `measure` looks at each without a label of a real image, and
+`simgan_core.selection` chooses (docs/selection.md). `02_training` uses this for every seed, `simgan select` for every
+lambda of a sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from simgan_core import provenance, selection
+from simgan_core.checkpoints import REFINER, load_refiner
+from simgan_core.config import Config, with_overrides
+from simgan_core.datasets.store import Store
+from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.statistics import Estimate
+from simgan_core.selection import Candidate, measure_candidate
+from simgan_core.training import train
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training; `config` is that of its last stop."""
+
+    synthetic: Path
+    real: Path
+    folder: Path
+    config: Config
+    steps: tuple[int, ...]
+    seed: int
+
+    def kept(self, step: int) -> Path:
+        """Weights of the averaged R after `step` adversarial steps."""
+        return self.folder / f"step-{step:06d}.safetensors"
+
+    def measurements(self) -> list[Measurement]:
+        """What is to be measured of it, one per stop."""
+        return [
+            Measurement(self.kept(step), self.synthetic, self.real, self.config.loss.lambda_sum, step, self.seed)
+            for step in self.steps
+        ]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate that is to be measured."""
+
+    weights: Path
+    synthetic: Path
+    real: Path
+    lambda_sum: float
+    step: int
+    seed: int
+
+
+def spaced(config: Config, stops: int) -> tuple[int, ...]:
+    """`stops` equally spaced steps, the last of them the training's; `ValueError` where there are not so many."""
+    steps = config.training.steps
+    if not 1 <= stops <= steps:
+        raise ValueError(f"{stops} stops found; expected 1 to {steps}, the training's steps. Change one of the two.")
+    return tuple(round(steps * (place + 1) / stops) for place in range(stops))
+
+
+def train_to_stops(task: Training, *, progress: bool = False) -> None:
+    """Train up to each stop in turn and keep the averaged R there, as far as it is not done.
+
+    A training that ends at a stop and is resumed makes the numbers of one that did not end there (Algorithm 1 knows
+    its last step only as the place to end), so that the loop needs no hook.
+    """
+    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+    for step in task.steps:
+        if not task.kept(step).is_file():
+            config = with_overrides(task.config, {"training.steps": step})
+            train(synthetic, real, task.folder, config, seed=task.seed, resume=True, progress=progress)
+            place(task.folder / REFINER, task.kept(step))
+
+
+def measure(task: Measurement) -> Candidate:
+    """What `selection.measure_candidate` finds, or what it found of the same weights and images before."""
+    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+    file = task.weights.with_suffix(".json")
+    made_with = {
+        "code": provenance.code_fingerprint(provenance.PACKAGE / "selection.py"),
+        "weights": sha256(task.weights),
+        "stores": [synthetic.checksum, real.checksum],
+        "seed": task.seed,
+    }
+    if file.is_file() and (known := provenance.read_json(file))["made_with"] == made_with:
+        return _candidate(known["candidate"])
+    refiner = load_refiner(task.weights)
+    found = measure_candidate(refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed)
+    provenance.write_json(file, {"made_with": made_with, "candidate": found.to_dict()})
+    return found
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a file; it appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def table(candidates: Sequence[Candidate], verdicts: Sequence[str]) -> pd.DataFrame:
+    """One row per candidate: realism, label and verdict. Where no iris is left, no shift was measured."""
+    rows = []
+    for candidate, verdict in zip(candidates, verdicts, strict=True):
+        shift = candidate.shift_px
+        measured = shift.n > 0
+        rows.append({
+            "lambda": f"{candidate.lambda_sum:g}", "step": candidate.step, "AUC": candidate.auc.value,
+            "low": candidate.auc.low, "high": candidate.auc.high, "shift (px)": shift.value if measured else None,
+            "up to": shift.high if measured else None, "lost (%)": candidate.lost_percent, "verdict": verdict,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Which stop of a training is used: `step`; `passed` is False where the rule took none and the last one stands."""
+
+    step: int
+    passed: bool
+    candidates: tuple[Candidate, ...]
+    verdicts: tuple[str, ...]
+    raw_auc: Estimate
+
+    def table(self) -> pd.DataFrame:
+        """One row per stop."""
+        return table(self.candidates, self.verdicts)
+
+
+def choose_stop(task: Training, out: Path) -> Stop:
+    """Measure each stop of a finished training and put the weights of the chosen one into the folder `out`.
+
+    Where nothing passes, the last stop is taken, as in the paper, which trains for a fixed number of steps. What was
+    measured of the same weights and images before is read from `out`/selection.json.
+    """
+    candidates = tuple(measure(one) for one in task.measurements())
+    file = out / "selection.json"
+    made_with = {
+        "code": provenance.code_fingerprint(Path(__file__)),
+        "weights": [sha256(task.kept(step)) for step in task.steps],
+        "stores": [Store.open(path).checksum for path in (task.synthetic, task.real)],
+        "seed": task.seed,
+    }
+    if file.is_file() and (out / REFINER).is_file():
+        known = provenance.read_json(file)
+        if known["made_with"] == made_with:
+            raw_auc = Estimate(**known["raw_auc"])
+            return Stop(known["step"], known["passed"], candidates, tuple(known["verdicts"]), raw_auc)
+    raw_auc = selection.measure_raw(Store.open(task.synthetic), Store.open(task.real), seed=task.seed)
+    found = selection.select(candidates, raw_auc)
+    step = task.steps[-1] if found.chosen is None else found.chosen.step
+    stop = Stop(step, found.chosen is not None, candidates, found.verdicts, raw_auc)
+    file.unlink(missing_ok=True)  # comes last: it says that the weights beside it are the chosen ones
+    place(task.kept(step), out / REFINER)
+    details: dict[str, Any] = {"made_with": made_with, "step": step, "passed": stop.passed}
+    details |= {"verdicts": list(stop.verdicts), "raw_auc": raw_auc.to_dict()}
+    provenance.write_json(file, details | {"candidates": [candidate.to_dict() for candidate in candidates]})
+    return stop
+
+
+def _candidate(tree: dict[str, Any]) -> Candidate:
+    auc, shift_px = Estimate(**tree["auc"]), Estimate(**tree["shift_px"])
+    return Candidate(tree["lambda_sum"], tree["step"], auc, shift_px, tree["lost_percent"])
