@@ -125,6 +125,19 @@ class ColourResult:
         before, target = self.renders()[:CHROMA_LIMIT], self.target.images()
         return np.stack([gap_closed_percent(before, images[:CHROMA_LIMIT], target) for images in self.refined[name]])
 
+    def mean_closed_percent(self, name: str) -> float:
+        """The same share for the *mean* chroma of all images of a seed, mean over seeds: their spread costs nothing."""
+        before, target = chroma(self.renders()[:CHROMA_LIMIT]).mean(axis=0), chroma(self.target.images()).mean(axis=0)
+        after = np.stack([chroma(images[:CHROMA_LIMIT]).mean(axis=0) for images in self.refined[name]])
+        left = np.linalg.norm(target - after, axis=1) / np.linalg.norm(target - before)
+        return float(100.0 * (1.0 - left).mean())
+
+    def spread(self, name: str) -> float:
+        """Standard deviation of the refined images' chroma around their mean, in that of the target, mean of seeds."""
+        target = chroma(self.target.images()).std(axis=0)
+        found = [chroma(images[:CHROMA_LIMIT]).std(axis=0) for images in self.refined[name]]
+        return float(np.linalg.norm(found, axis=1).mean() / np.linalg.norm(target))
+
     def gain_points(self, ours: str, baseline: str) -> Estimate:
         """Percentage points of the colour gap that `ours` closes beyond `baseline`; seeds and images paired."""
         return two_level_bootstrap(self.closed_percent(ours) - self.closed_percent(baseline))
@@ -170,7 +183,7 @@ def chroma(images: Images) -> Floats:
 
 
 def colour_table(result: ColourResult, titles: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
-    """One row per variant: colour gap closed, change of brightness, pupil shift; the last one's shift also as text."""
+    """One row per variant: colour gap closed, brightness, pupil shift; the last one's shift also as text."""
     before, rows, text = result.renders()[:CHROMA_LIMIT], [], ""
     for name, refined in result.refined.items():
         closed = two_level_bootstrap(result.closed_percent(name))
@@ -180,8 +193,10 @@ def colour_table(result: ColourResult, titles: Mapping[str, str]) -> tuple[pd.Da
         shift = shift_of(before, [images[: len(before)] for images in refined])
         moved, deviation = (None, None) if shift is None else (shift.mean_px.value, shift.sd_px)
         text = "no iris found" if shift is None else f"{moved:.2f} ± {deviation:.2f} px"
-        rows.append((titles[name], closed.value, closed.low, closed.high, brightness, moved, deviation))
-    names = ["refiner", "colour gap closed (%)", "low", "high", "brightness changed by", "pupil shift (px)", "± sd"]
+        means = (result.mean_closed_percent(name), result.spread(name))
+        rows.append((titles[name], closed.value, closed.low, closed.high, *means, brightness, moved, deviation))
+    names = ["refiner", "colour gap closed (%)", "low", "high", "of the mean colour (%)", "spread / target's"]
+    names += ["brightness changed by", "pupil shift (px)", "± sd"]
     return pd.DataFrame(rows, columns=names), text
 
 

@@ -84,6 +84,24 @@ def test_going_past_the_target_is_no_gain() -> None:
         colour_eyes.chroma(np.zeros((2, 1, 8, 8), np.uint8))
 
 
+def test_colours_that_arrive_as_a_whole_may_still_differ_in_spread(tmp_path: Path) -> None:
+    before = np.concatenate([coloured(-10, 0, 3), coloured(10, 0, 3)])
+    target = np.concatenate([coloured(30, -50, 3), coloured(50, -50, 3)])
+    stores = []
+    for name, images in (("before", before), ("target", target)):
+        with StoreWriter(tmp_path / name, size=(8, 8), channels=3, provenance={"toy": name}) as writer:
+            writer.append(images)
+        stores.append(Store.open(tmp_path / name))
+    same = coloured(40, -50)  # where the target is on average, each image alike
+    refined = {"all alike": [same], "as the target": [target, target], "nothing": [before]}
+    result = colour_eyes.ColourResult(*stores, refined)
+    assert [result.mean_closed_percent(name) for name in refined] == pytest.approx([100, 100, 0], abs=1e-6)
+    assert [result.spread(name) for name in refined] == pytest.approx([0, 1, 1], abs=1e-6)
+    assert result.closed_percent("all alike").mean() < result.closed_percent("as the target").mean()
+    table, _ = colour_eyes.colour_table(result, {name: name for name in refined})
+    assert list(table["of the mean colour (%)"]) == pytest.approx([100, 100, 0], abs=1e-6)
+
+
 def test_artefacts_are_patches_unlike_the_targets() -> None:
     target, more = toy_eyes(400, seed=0, real=True)[0], toy_eyes(100, seed=1, real=True)[0]
     patches = fit_patches(target)
