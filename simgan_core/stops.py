@@ -119,7 +119,7 @@ def table(candidates: Sequence[Candidate], verdicts: Sequence[str]) -> pd.DataFr
         rows.append({
             "lambda": f"{candidate.lambda_sum:g}", "step": candidate.step, "AUC": candidate.auc.value,
             "low": candidate.auc.low, "high": candidate.auc.high, "shift (px)": shift.value if measured else None,
-            "up to": shift.high if measured else None, "lost (%)": candidate.lost_percent, "verdict": verdict,
+            "up to": shift.high if measured else None, "lost (%)": candidate.lost_percent, "rule": verdict,
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -48,7 +48,7 @@ def test_the_images_of_a_run_come_from_the_chosen_stop(
     assert [bool((images == refined.images()).all()) for images in by_stop] == [place == step for place in (2, 4, 6)]
     found = stages.choose_stop(run, 0)
     assert (found.step, found.passed) == (step, True)
-    assert list(found.table().verdict == "chosen") == [place == step for place in (2, 4, 6)]
+    assert list(found.table().rule == "chosen") == [place == step for place in (2, 4, 6)]
 
 
 def test_where_nothing_passes_the_last_step_stands_and_it_is_said(
@@ -58,7 +58,7 @@ def test_where_nothing_passes_the_last_step_stands_and_it_is_said(
     training = stages.train_refiner(run, 0, progress=False)
     found = stages.choose_stop(run, 0)
     assert (found.step, found.passed) == (6, False)
-    assert found.table().verdict.str.contains("label lost").all()
+    assert found.table().rule.str.contains("label lost").all()
     assert torch.equal(weights(run.refiner(0)), weights(training))
 
 
