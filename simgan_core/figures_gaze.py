@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from simgan_core.evaluation.published import NOTE
 from simgan_core.evaluation.realism_comparison import MEASURES, RealismComparison
 from simgan_core.figures import COLOURS
-from simgan_core.tables_gaze import REDUCED
+from simgan_core.tables_gaze import REDUCED, SAME_IMAGES
 
-_SOURCES = {"ours, as the paper": "#2b5fa6", "ours, beyond the paper": "#3d7a4e", REDUCED: "#c8643b", NOTE: "#9aa4ae"}
+_SOURCES = {"ours, as the paper": "#2b5fa6", "ours, beyond the paper": "#3d7a4e", SAME_IMAGES: "#7a4e8c"}
+_SOURCES |= {REDUCED: "#c8643b", NOTE: "#9aa4ae"}
 
 
 def methods_figure(table: pd.DataFrame) -> Figure:
@@ -25,6 +26,8 @@ def methods_figure(table: pd.DataFrame) -> Figure:
         axes.plot(value, place, "o", color=colour, ms=6, mfc="white" if published else colour)
         axes.text((value if published else high) + 0.25, place, f"{value:.1f}°", va="center", fontsize=8.5)
     for source, colour in _SOURCES.items():
+        if source not in set(table["source"]):
+            continue
         axes.plot([], [], "o", color=colour, mfc="white" if source == NOTE else colour, label=source)
     axes.set_yticks(range(len(table)), list(table["method"]), fontsize=8.5)
     axes.set_ylim(len(table) - 0.4, -0.6)

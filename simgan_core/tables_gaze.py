@@ -15,6 +15,7 @@ from simgan_core.evaluation.statistics import Estimate
 RIVALS = ("raw_augmented", "histogram", "fourier", "refined_augmented")
 """Arms beyond the paper: what one would try first."""
 REDUCED = "ours, reduced budget"
+SAME_IMAGES = "published, same test images"
 
 
 def amount(comparison: Comparison) -> pd.DataFrame:
@@ -28,10 +29,13 @@ def amount(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def methods(comparison: Comparison, reduced: Mapping[str, Estimate]) -> pd.DataFrame:
+def methods(
+    comparison: Comparison, reduced: Mapping[str, Estimate], others: Mapping[str, Estimate] | None = None
+) -> pd.DataFrame:
     """Table 3: mean error by method; first ours, then the published rows, marked as such in the last column.
 
     `reduced` holds what was trained with the ablations' smaller budget; such rows compare with one another alone.
+    `others` holds published estimators that were tested on the very same images.
     """
     paper = ["constant", *BASELINES, "raw", "refined"]
     rows = []
@@ -40,8 +44,9 @@ def methods(comparison: Comparison, reduced: Mapping[str, Estimate]) -> pd.DataF
             error = comparison.mean_error_deg(arm)
             source = "ours, as the paper" if arm in paper[1:] else "ours, beyond the paper"
             rows.append((TITLES[arm], error.value, error.low, error.high, error.seeds, error.n, source))
-    for method, error in reduced.items():
-        rows.append((method, error.value, error.low, error.high, error.seeds, error.n, REDUCED))
+    for source, found in ((SAME_IMAGES, others or {}), (REDUCED, reduced)):
+        for method, error in found.items():
+            rows.append((method, error.value, error.low, error.high, error.seeds, error.n, source))
     published = [(f"{row.method}, {row.trained_on}", row.value, None, None, None, None, NOTE) for row in TABLE_3]
     names = ["method", "mean error (°)", "low", "high", "seeds", "images", "source"]
     table = pd.DataFrame([*rows, *published], columns=names)
