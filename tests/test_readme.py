@@ -38,6 +38,17 @@ def test_blocks_come_from_reports_real_before_stand_in(tmp_path: Path) -> None:
     assert readme.fill(filled, blocks) == filled
 
 
+def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path: Path) -> None:
+    for name in ("cpu-embedded", "cpu-mini"):
+        write_report(tmp_path / name, 4.7)
+    assert "LeNet" not in readme.blocks(tmp_path)["arms"]
+    metrics = json.loads((tmp_path / "cpu-mini/metrics.json").read_text())
+    lenet = {"value": 4.2, "low": 4.0, "high": 4.4, "unit": "°", "seeds": 1, "n": 10}
+    (tmp_path / "cpu-mini/metrics.json").write_text(json.dumps(metrics | {readme.OTHERS: lenet}))
+    (row,) = [line for line in readme.blocks(tmp_path)["arms"].splitlines() if "LeNet" in line]
+    assert row.endswith("| 4.20° (4.00 to 4.40) | – |")
+
+
 def test_without_reports_the_readme_says_so(tmp_path: Path) -> None:
     assert set(readme.blocks(tmp_path).values()) == {readme.EMPTY}
 
