@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from simgan_core.hand_crop import (
     uvd_to_xyz,
     xyz_to_uvd,
 )
+from simgan_core.simulators import hand_simulate
 from simgan_core.simulators.hand import HandSimulator, PosedHand, Skin
 from simgan_core.simulators.hand_assets import HandAssets
 from simgan_core.simulators.hand_ranges import FACING, HandRanges, PosePrior, sample_hands, target_ranges
@@ -250,6 +252,26 @@ def test_a_prior_is_drawn_from_and_saved(assets: HandAssets, tmp_path: Path) -> 
     assert (drawn.rotation.mean(0) - torch.from_numpy(rotation[0])).abs().max() < 0.05
     with pytest.raises(ValueError, match="angles"):
         PosePrior(angles[:, :3], rotation, prior.centre)
+
+
+def test_several_hands_take_turns(assets: HandAssets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_simulate, "BLOCK", 3)
+    hands = (assets, hand_simulate.stand_in_assets())
+    how: dict[str, Any] = {"size": (32, 32), "views": 2, "progress": False}
+    mixed = simulate_hands(22, tmp_path / "mixed", assets=hands, **how)
+    alone = [simulate_hands(22, tmp_path / hand.name, assets=hand, **how).images() for hand in hands]
+    turns = np.arange(22) // 6 % 2
+    assert np.array_equal(mixed.images(), np.where(turns[:, None, None, None] == 0, *alone))
+    assert (alone[0] != alone[1]).any(axis=(1, 2, 3)).all(), "the two hands look different in every image"
+    with pytest.raises(ValueError, match="0 hands"):
+        simulate_hands(4, tmp_path / "none", assets=(), **how)
+
+
+@pytest.mark.skipif(not all(path.is_file() for path in MESHES), reason="needs the meshes: name SIMGAN_DATA_ROOT")
+def test_a_folder_of_meshes_gives_all_of_them_and_the_procedural_hand() -> None:
+    names = [hand.name for hand in hand_simulate.load_hands(MESHES[0].parent)]
+    assert len(names) == 3 and names[-1] == "procedural" and len(set(names)) == 3
+    assert [hand.name for hand in hand_simulate.load_hands()] == ["procedural"]
 
 
 def test_store_has_images_and_labels(assets: HandAssets, tmp_path: Path) -> None:

@@ -41,16 +41,21 @@ class _Source:
     origin: Floats  # [N,3] joints at rest
 
 
+def hand_meshes(folder: Path) -> list[Path]:
+    """The meshes of a folder, .npz before .glb. Raises DataError where there is none."""
+    found = sorted(folder.glob("*.npz")) + sorted(folder.glob("*.glb"))
+    if not found:
+        names = sorted(entry.name for entry in folder.iterdir())
+        raise DataError(
+            folder, found=f"files {names}", expected="spherehand_right.npz or a .glb", remedy="name another folder"
+        )
+    return found
+
+
 def load_hand_mesh(path: Path) -> HandAssets:
     """A hand from an .npz or .glb, or from the first such file of a folder. Raises DataError where there is none."""
     if path.is_dir():
-        found = sorted(path.glob("*.npz")) + sorted(path.glob("*.glb"))
-        if not found:
-            names = sorted(entry.name for entry in path.iterdir())
-            raise DataError(
-                path, found=f"files {names}", expected="spherehand_right.npz or a .glb", remedy="name another folder"
-            )
-        path = found[0]
+        path = hand_meshes(path)[0]
     if not path.is_file():
         raise DataError(
             path, found="no such file", expected="spherehand_right.npz or a .glb", remedy="leave --assets out for the "

@@ -1,11 +1,13 @@
 """Simulated hands into a store: assets, one loop over batches, joints in pixels and mm beside the images.
 
-With a sensor, hands are rendered at the camera's own pixels in front of a far wall, recorded, and only then cropped and
-resampled, as recorded frames are.
+A store may show several hands: they take turns in blocks of `BLOCK` poses, so that what an image shows depends on its
+number alone. With a sensor, hands are rendered at the camera's own pixels in front of a far wall, recorded, and only
+then cropped and resampled, as recorded frames are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,18 @@ from simgan_core.simulators.kinect import KinectCamera, record
 from simgan_core.simulators.simulate import in_order, one_thread
 
 RENDER_BATCH = 8  # rendered at once on a CPU: larger batches leave the processor's cache and are slower
+BLOCK = 64  # poses that one hand shows before the next one's turn
 MESH_FILE = "spherehand_right.npz"
 GLTF_FILE = "webxr_generic_right.glb"
+
+
+def load_hands(folder: Path | None = None) -> tuple[HandAssets, ...]:
+    """Different hands for one simulator: all meshes of `folder`, and the procedural hand, which needs none."""
+    from simgan_core.simulators.hand_mesh_files import hand_meshes, load_hand_mesh
+    from simgan_core.simulators.procedural_hand import procedural_hand
+
+    meshes = () if folder is None else hand_meshes(Path(folder))
+    return (*(load_hand_mesh(path) for path in meshes), procedural_hand())
 
 
 def load_hand_assets(folder: Path | None = None) -> HandAssets:
@@ -49,7 +61,7 @@ def simulate_hands(
     count: int,
     out: Path,
     *,
-    assets: HandAssets,
+    assets: HandAssets | Sequence[HandAssets],
     ranges: HandRanges | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -62,20 +74,21 @@ def simulate_hands(
 ) -> Store:
     """Render images 0 to `count` - 1 of stream `seed` into the store `out`; memory stays flat.
 
-    Image i is view i % views of pose i // views and depends on the seed and i alone: a longer run starts with the same
-    images, and image k with one view is image k * views with several. Raises ValueError before any work for a count
-    below 1.
+    Image i is view i % views of pose i // views and depends on the seed, i and the hands alone: a longer run starts
+    with the same images, and image k with one view is image k * views with several. Of several `assets`, each shows a
+    block of poses in turn. Raises ValueError before any work for a count below 1 or no hand.
     """
-    if count < 1 or batch < 1:
-        raise ValueError(f"count {count}, batch {batch}: expected at least 1 of each")
+    hands = (assets,) if isinstance(assets, HandAssets) else tuple(assets)
+    if count < 1 or batch < 1 or not hands:
+        raise ValueError(f"count {count}, batch {batch}, {len(hands)} hands: expected at least 1 of each")
     ranges = HandRanges() if ranges is None else ranges
     on_cpu = torch.device(device).type == "cpu"
     workers = torch.get_num_threads() if on_cpu else 1
     with one_thread():
-        simulator = HandSimulator(assets, ranges, size=size, views=views, device=device)
+        simulators = [HandSimulator(hand, ranges, size=size, views=views, device=device) for hand in hands]
     provenance = {
         "made_by": "simgan_core.simulators.simulate_hands",
-        "assets": assets.name,
+        "assets": ", ".join(hand.name for hand in hands),
         "ranges": ranges.describe(),
         "seed": seed,
         "count": count,
@@ -84,9 +97,15 @@ def simulate_hands(
         "sensor": None if sensor is None else repr(sensor),
     }
     step = RENDER_BATCH if on_cpu else batch
-    batches = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    block = count if len(hands) == 1 else BLOCK * views
+    batches = [
+        range(start, min(start + step, first + block, count))
+        for first in range(0, count, block)
+        for start in range(first, min(first + block, count), step)
+    ]
 
     def render(indices: range) -> HandBatch:
+        simulator = simulators[indices[0] // block % len(simulators)]
         if sensor is None:
             return simulator.batch(seed, indices)
         return record(simulator, sensor, seed, indices)
@@ -95,9 +114,9 @@ def simulate_hands(
         StoreWriter(out, size=size, provenance=provenance, shard_rows=8192, overwrite=overwrite) as writer,
         tqdm(total=count, desc="rendering hands", unit="image", disable=not progress) as bar,
     ):
-        for hands in in_order(render, batches, workers):
-            writer.append(hands.crop, label_columns(hands))
-            bar.update(len(hands.depth))
+        for shown in in_order(render, batches, workers):
+            writer.append(shown.crop, label_columns(shown))
+            bar.update(len(shown.depth))
     return Store.open(out)
 
 
