@@ -8,8 +8,9 @@ validation     labelled frontal target images that no training sees: the target'
 test           labelled frontal target images that nothing else has seen
 
 embedded  synthetic: the procedural hand. Target: a *stand-in*, another hand recorded by a Kinect-style camera.
-mini      synthetic: a skinned mesh of the data root. Target: the same stand-in; real frames are not among the mini
-          data, so it is never called real.
+mini      synthetic: the skinned meshes of the data root and the procedural hand in turn, so that an estimator meets
+          more than one shape. Target: the same stand-in, of a build that none of them has; real frames are not among
+          the mini data, so it is never called real.
 full      NYU Hand Pose where its folder is there: synthetic doubles and real frames of its training split, test on
           its test split; validation from the end of the training split.
 """
@@ -31,7 +32,7 @@ from simgan_core.datasets.writer import sha256
 from simgan_core.provenance import PACKAGE
 from simgan_core.simulators.hand_assets import HandAssets
 from simgan_core.simulators.hand_ranges import HandRanges, target_ranges
-from simgan_core.simulators.hand_simulate import load_hand_assets, simulate_hands, stand_in_assets
+from simgan_core.simulators.hand_simulate import load_hands, simulate_hands, stand_in_assets
 from simgan_core.simulators.kinect import KinectCamera
 
 VIEWS = 3
@@ -99,10 +100,10 @@ def _mesh(root: Path) -> Path:
 
 
 def _rendered(mesh: Path | None, config: HandConfig, seed: int, out: Path) -> list[Recipe]:
-    source = functools.cache(lambda: load_hand_assets(mesh))
-    target = functools.cache(stand_in_assets)
+    source = functools.cache(lambda: load_hands(mesh))
+    target = functools.cache(lambda: (stand_in_assets(),))
     streams = [4 * seed + part for part in range(4)]  # of random numbers, one per store
-    named: dict[str, Any] = {"assets": "procedural" if mesh is None else _checksums(mesh)}
+    named: dict[str, Any] = {"assets": ["procedural", *([] if mesh is None else [_checksums(mesh)])]}
     sizes = config.data
     stand_in: dict[str, Any] = {"ranges": target_ranges(), "sensor": KinectCamera()}
     labelled = _renders("target_labels", sizes.target_poses * VIEWS, config, streams[1], target, {}, **stand_in)
@@ -124,7 +125,7 @@ def _renders(
     count: int,
     config: HandConfig,
     seed: int,
-    assets: Callable[[], HandAssets],
+    assets: Callable[[], tuple[HandAssets, ...]],
     inputs: dict[str, Any],
     *,
     ranges: HandRanges,
