@@ -19,36 +19,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, inspect, select, update
+from sqlalchemy import func, insert, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from simgan_core.study import schema
+from simgan_core.study.access import LONGEST_MS, Refusal, check_answer, consenting, live_of, subject_of
 from simgan_core.study.database import StudyDatabase, sha256_of, software, timestamp
-from simgan_core.study.plan import right_answer
-from simgan_core.study.records import NextTrial, Recorded, RefusalKind, Refused, Session, StudyError
+from simgan_core.study.progress import feedback, position
+from simgan_core.study.records import NextTrial, Recorded, Refused, Session, StudyError
 from simgan_core.study.untrusted import number_up_to, printable, window_columns
 
-ANSWERS = ("real", "refined", "timeout")
 PRELOAD = 8  # images beyond the present trial that a screen may fetch
-LONGEST_MS = 3_600_000.0
 MOST_NOTES = 2_000  # of one subject
-_TOKEN_LENGTH = 43
 FINGERPRINT = 32  # hexadecimal digits
-
-
-@dataclass(frozen=True)
-class _Live:
-    """The live session behind a key."""
-
-    session_id: int
-    subject_id: int
-    consented: bool
-    window: dict[str, float | None]  # as the session began
 
 
 def fingerprint(key: str) -> str:
@@ -109,7 +95,7 @@ class StudyStore(StudyDatabase):
         """
         key, now = secrets.token_urlsafe(32), timestamp()
         with self._refusing(), self._writing() as connection:
-            subject = _subject_of(connection, token)
+            subject = subject_of(connection, token)
             connection.execute(
                 update(schema.session)
                 .where(schema.session.c.subject_id == subject.id, schema.session.c.ended.is_(None))
@@ -121,7 +107,7 @@ class StudyStore(StudyDatabase):
                     browser=printable(str(browser), 300), software=software(), **window_columns(window, pixel_ratio),
                 )
             )  # fmt: skip
-            answered, following = self._position(connection, subject.id)
+            answered, following = position(connection, subject.id, self.settings)
             return Session(key, subject.participant, subject.consented is not None, answered, following)
 
     def live_session(self, token: object) -> str | None:
@@ -132,7 +118,7 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._reading() as connection:
-            subject = _subject_of(connection, token)
+            subject = subject_of(connection, token)
             query = select(schema.session.c.key_sha256).where(
                 schema.session.c.subject_id == subject.id, schema.session.c.ended.is_(None)
             )
@@ -147,7 +133,7 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._writing() as connection:
-            live = _live(connection, key)
+            live = live_of(connection, key)
             if not live.consented:
                 connection.execute(
                     update(schema.subject).where(schema.subject.c.id == live.subject_id).values(consented=timestamp())
@@ -161,8 +147,8 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._reading() as connection:
-            live = _consenting(_live(connection, key))
-            return self._position(connection, live.subject_id)[1]
+            live = consenting(live_of(connection, key))
+            return position(connection, live.subject_id, self.settings)[1]
 
     def upcoming(self, key: object, count: int = PRELOAD) -> list[str]:
         """Ids of the images of the next trials in order, for preloading: at most `count` and at most `PRELOAD`.
@@ -172,8 +158,8 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._reading() as connection:
-            live = _consenting(_live(connection, key))
-            start = self._position(connection, live.subject_id)[0]
+            live = consenting(live_of(connection, key))
+            start = position(connection, live.subject_id, self.settings)[0]
             query = (
                 select(schema.trial.c.image_id)
                 .where(schema.trial.c.subject_id == live.subject_id, schema.trial.c.number >= start)
@@ -190,8 +176,8 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._reading() as connection:
-            live = _consenting(_live(connection, key))
-            last = self._position(connection, live.subject_id)[0] + PRELOAD
+            live = consenting(live_of(connection, key))
+            last = position(connection, live.subject_id, self.settings)[0] + PRELOAD
             shown = (schema.trial.c.subject_id == live.subject_id) & (schema.trial.c.number < last)
             query = (
                 select(schema.image.c.png)
@@ -200,7 +186,7 @@ class StudyStore(StudyDatabase):
             )
             png: bytes | None = connection.execute(query).scalars().first()
             if png is None:
-                raise _Refusal(
+                raise Refusal(
                     "unknown image", f"image {printable(str(image_id), 80)!r} is none of this session's.", live
                 )
             return png
@@ -227,13 +213,13 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._writing() as connection:
-            live = _consenting(_live(connection, key))
-            answered, following = self._position(connection, live.subject_id)
-            _check_answer(answer, number, reaction_ms, exposure_ms, live, deadline=self.settings.deadline_ms)
+            live = consenting(live_of(connection, key))
+            answered, following = position(connection, live.subject_id, self.settings)
+            check_answer(answer, number, reaction_ms, exposure_ms, live, deadline=self.settings.deadline_ms)
             duplicate = isinstance(number, int) and number < answered
             if not duplicate:
                 if following is None or number != following.number:
-                    raise _Refusal("out of order", f"trial {number} answered; trial {answered} is next.", live)
+                    raise Refusal("out of order", f"trial {number} answered; trial {answered} is next.", live)
                 now = timestamp()
                 shown = window_columns(window, pixel_ratio) if window is not None else live.window
                 connection.execute(
@@ -246,13 +232,13 @@ class StudyStore(StudyDatabase):
                 connection.execute(
                     update(schema.session).where(schema.session.c.id == live.session_id).values(last_seen=now)
                 )
-                answered, following = self._position(connection, live.subject_id)
+                answered, following = position(connection, live.subject_id, self.settings)
                 if following is None:
                     connection.execute(
                         update(schema.subject).where(schema.subject.c.id == live.subject_id).values(finished=now)
                     )
             assert isinstance(number, int)
-            return Recorded(number, duplicate, _feedback(connection, live.subject_id, number), following)
+            return Recorded(number, duplicate, feedback(connection, live.subject_id, number), following)
 
     def seen(self, key: object) -> None:
         """Note that the session is alive, e.g. while its subject pauses.
@@ -262,7 +248,7 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._writing() as connection:
-            live = _live(connection, key)
+            live = live_of(connection, key)
             connection.execute(
                 update(schema.session).where(schema.session.c.id == live.session_id).values(last_seen=timestamp())
             )
@@ -275,10 +261,10 @@ class StudyStore(StudyDatabase):
 
         """
         with self._refusing(), self._writing() as connection:
-            live = _live(connection, key)
+            live = live_of(connection, key)
             own = select(func.count()).select_from(schema.log).where(schema.log.c.subject_id == live.subject_id)
             if connection.execute(own).scalar_one() >= MOST_NOTES:
-                raise _Refusal("bad message", f"more than {MOST_NOTES} events of one subject.", None)
+                raise Refusal("bad message", f"more than {MOST_NOTES} events of one subject.", None)
             values = {"at": timestamp(), "kind": printable(kind, 40), "detail": printable(detail, 400)}
             connection.execute(insert(schema.log).values(subject_id=live.subject_id, **values))
 
@@ -296,115 +282,10 @@ class StudyStore(StudyDatabase):
         """Log a refusal after its transaction was rolled back, and pass it on."""
         try:
             yield
-        except _Refusal as refusal:
+        except Refusal as refusal:
             subject_id = None if refusal.live is None else refusal.live.subject_id
             self.log_refusal(refusal.kind, str(refusal), subject_id)
             raise Refused(refusal.kind, str(refusal)) from None
-
-    def _position(self, connection: Connection, subject_id: int) -> tuple[int, NextTrial | None]:
-        """Number of answers, which is the number of the next trial, and that trial."""
-        answers = select(func.count()).select_from(schema.answer).where(schema.answer.c.subject_id == subject_id)
-        trials = select(func.count()).select_from(schema.trial).where(schema.trial.c.subject_id == subject_id)
-        answered, planned = connection.execute(answers).scalar_one(), connection.execute(trials).scalar_one()
-        query = select(schema.trial).where(
-            schema.trial.c.subject_id == subject_id, schema.trial.c.number.in_([answered - 1, answered])
-        )
-        around = {row.number: row for row in connection.execute(query)}
-        if answered not in around:
-            return answered, None
-        row, before = around[answered], around.get(answered - 1)
-        starts = before is None or _block(before.kind) != _block(row.kind)
-        return answered, NextTrial(
-            answered, planned, "practice" if row.kind == "practice" else "trial", row.image_id, starts,
-            self._offers_break(answered, starts=starts, practice=row.kind == "practice"),
-        )  # fmt: skip
-
-    def _offers_break(self, number: int, *, starts: bool, practice: bool) -> bool:
-        if practice or number <= self.settings.practice:
-            return False
-        every = self.settings.break_every
-        return starts or (every is not None and (number - self.settings.practice) % every == 0)
-
-
-class _Refusal(Exception):
-    """A refusal inside a transaction, with the session that it concerns."""
-
-    def __init__(self, kind: RefusalKind, message: str, live: _Live | None = None) -> None:
-        self.kind, self.live = kind, live
-        super().__init__(message)
-
-
-def _subject_of(connection: Connection, token: object) -> Row[Any]:
-    if not isinstance(token, str) or len(token) != _TOKEN_LENGTH:
-        raise _Refusal("bad token", "This link is not valid; please ask for a new one.")
-    query = select(schema.subject).where(schema.subject.c.token_sha256 == sha256_of(token)).with_for_update()
-    row = connection.execute(query).first()
-    if row is None:
-        raise _Refusal("bad token", "This link is not valid; please ask for a new one.")
-    return row
-
-
-def _live(connection: Connection, key: object) -> _Live:
-    """The live session of a key, its subject's row locked while a server's transaction lasts."""
-    query = (
-        select(schema.session, schema.subject.c.consented)
-        .join(schema.subject, schema.subject.c.id == schema.session.c.subject_id)
-        .where(schema.session.c.key_sha256 == sha256_of(str(key)[:200]))
-        .with_for_update()
-    )
-    row = connection.execute(query).first()
-    if row is None:
-        raise _Refusal("session ended", "No such session; please open your link again.")
-    window: dict[str, float | None] = {
-        name: getattr(row, name) for name in ("window_width", "window_height", "pixel_ratio")
-    }
-    live = _Live(row.id, row.subject_id, row.consented is not None, window)
-    if row.ended is not None:
-        raise _Refusal("session ended", "This study goes on in another window; please close this one.", live)
-    return live
-
-
-def _consenting(live: _Live) -> _Live:
-    if not live.consented:
-        raise _Refusal("no consent", "Please agree to take part first.", live)
-    return live
-
-
-def _check_answer(
-    answer: object, number: object, reaction_ms: object, exposure_ms: object, live: _Live, *, deadline: int | None
-) -> None:
-    allowed = ANSWERS if deadline is not None else ANSWERS[:2]
-    if answer not in allowed:
-        raise _Refusal(
-            "bad answer", f"answer {printable(repr(answer), 80)}; expected one of {', '.join(allowed)}.", live
-        )
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise _Refusal("bad answer", f"trial {printable(repr(number), 80)}; expected a whole number from 0.", live)
-    for name, value in (("reaction_ms", reaction_ms), ("exposure_ms", exposure_ms)):
-        if value is not None and number_up_to(value, LONGEST_MS) is None:
-            raise _Refusal(
-                "bad answer", f"{name} {printable(repr(value), 80)}; expected milliseconds from 0 to an hour.", live
-            )
-
-
-def _feedback(connection: Connection, subject_id: int, number: int) -> bool | None:
-    """Whether the stored answer to a practice trial was right; None for every other trial."""
-    query = (
-        select(schema.trial.c.kind, schema.image.c.source, schema.answer.c.answer)
-        .join(schema.image, schema.image.c.id == schema.trial.c.image_id)
-        .join(
-            schema.answer,
-            (schema.answer.c.subject_id == schema.trial.c.subject_id)
-            & (schema.answer.c.number == schema.trial.c.number),
-        )
-        .where(schema.trial.c.subject_id == subject_id, schema.trial.c.number == number)
-    )
-    row = connection.execute(query).one()
-    return bool(row.answer == right_answer(row.source)) if row.kind == "practice" else None
-
-
-def _block(kind: str) -> str:
-    return "main" if kind == "attention" else kind
 
 
 def shown_name(where: str | Path) -> str:
