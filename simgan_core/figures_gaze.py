@@ -25,16 +25,15 @@ def methods_figure(table: pd.DataFrame) -> Figure:
             axes.plot([low, high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(value, place, "o", color=colour, ms=6, mfc="white" if published else colour)
         axes.text((value if published else high) + 0.25, place, f"{value:.1f}°", va="center", fontsize=8.5)
-    for source, colour in _SOURCES.items():
-        if source not in set(table["source"]):
-            continue
+    for source in table["source"].unique():
+        colour = _SOURCES[source]
         axes.plot([], [], "o", color=colour, mfc="white" if source == NOTE else colour, label=source)
     axes.set_yticks(range(len(table)), list(table["method"]), fontsize=8.5)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("mean angular error (°), 95 % interval")
     axes.grid(axis="y", visible=False)
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, loc="upper right")
     return figure
 
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simgan_core.evaluation.leave_one_out import TITLE
+from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.provenance import REPOSITORY, read_json
 from simgan_core.report import arms, format_interval
 
-OTHERS = "gaze.lenet.mean_error_deg"
+OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
 README = REPOSITORY / "README.md"
 REPORTS = REPOSITORY / "reports"
@@ -94,7 +94,7 @@ def _arms(found: Sequence[Path]) -> str:
     metrics = {report: read_json(report / "metrics.json") for report in found}
     titles = {arm["name"]: arm["title"] for report in found for arm in arms(metrics[report])}
     if any(OTHERS in metrics[report] for report in found):
-        titles["lenet"] = f"*Published, same test images:* {TITLE}"
+        titles[ARM] = f"*Published, same test images:* {TITLE}"
     names = " | ".join(report.name for report in found)
     lines = [f"| gaze CNN trained on | {names} |", "|---|" + "---|" * len(found)]
     for name, title in titles.items():

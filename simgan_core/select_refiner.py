@@ -21,8 +21,8 @@ from simgan_core.checkpoints import REFINER
 from simgan_core.config import Config, to_dict, with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.annotation import fit_iris
-from simgan_core.selection import Candidate, Selection, measure_raw
-from simgan_core.stops import Training, measure, place, spaced, table, train_to_stops
+from simgan_core.selection import Candidate, Selection
+from simgan_core.stops import RAW, Training, measure, measure_raw, place, spaced, table, train_to_stops
 from simgan_core.workers import side_by_side
 
 MIN_IMAGES = 8
@@ -136,7 +136,8 @@ def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = T
     side_by_side(_train, tasks, title="train", workers=workers, progress=progress)
     measurements = [measurement for task in tasks for measurement in task.measurements()]
     candidates = side_by_side(measure, measurements, title="measure", workers=workers, progress=progress)
-    chosen = selection.select(candidates, measure_raw(plan.synthetic, plan.real, seed=plan.seed))
+    raw_auc = measure_raw(plan.synthetic, plan.real, plan.seed, plan.out / TRAININGS / RAW)
+    chosen = selection.select(candidates, raw_auc)
     weights = {candidate: task.weights for candidate, task in zip(candidates, measurements, strict=True)}
     refiner = _export(plan.out, None if chosen.chosen is None else weights[chosen.chosen])
     report = _report(plan, candidates, chosen)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -25,6 +25,9 @@ from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.selection import Candidate, measure_candidate
 from simgan_core.training import train
+
+RAW = "raw.json"
+"""In a training's folder: how well a fresh discriminator tells raw renders from real images."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +90,40 @@ def train_to_stops(task: Training, *, progress: bool = False) -> None:
 def measure(task: Measurement) -> Candidate:
     """What `selection.measure_candidate` finds, or what it found of the same weights and images before."""
     synthetic, real = Store.open(task.synthetic), Store.open(task.real)
-    file = task.weights.with_suffix(".json")
+
+    def found() -> dict[str, Any]:
+        refiner = load_refiner(task.weights)
+        candidate = measure_candidate(
+            refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed
+        )
+        return candidate.to_dict()
+
+    weights = [sha256(task.weights)]
+    return _candidate(_once(task.weights.with_suffix(".json"), weights, synthetic, real, task.seed, found))
+
+
+def measure_raw(synthetic: Store, real: Store, seed: int, file: Path) -> Estimate:
+    """What `selection.measure_raw` finds, or what it found of the same images before and left in `file`."""
+
+    def found() -> dict[str, Any]:
+        return selection.measure_raw(synthetic, real, seed=seed).to_dict()
+
+    return Estimate(**_once(file, [], synthetic, real, seed, found))
+
+
+def _once(
+    file: Path, weights: list[str], synthetic: Store, real: Store, seed: int, found: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The measurement that `file` holds, made first if it is another's: of other weights, images, seed or code."""
     made_with = {
-        "code": provenance.code_fingerprint(provenance.PACKAGE / "selection.py"),
-        "weights": sha256(task.weights),
+        "code": provenance.code_fingerprint(Path(__file__)),
+        "weights": weights,
         "stores": [synthetic.checksum, real.checksum],
-        "seed": task.seed,
+        "seed": seed,
     }
-    if file.is_file() and (known := provenance.read_json(file))["made_with"] == made_with:
-        return _candidate(known["candidate"])
-    refiner = load_refiner(task.weights)
-    found = measure_candidate(refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed)
-    provenance.write_json(file, {"made_with": made_with, "candidate": found.to_dict()})
-    return found
+    if not file.is_file() or provenance.read_json(file)["made_with"] != made_with:
+        provenance.write_json(file, {"made_with": made_with, "measured": found()})
+    return cast("dict[str, Any]", provenance.read_json(file)["measured"])
 
 
 def place(source: Path, target: Path) -> None:
@@ -142,32 +166,15 @@ class Stop:
 def choose_stop(task: Training, out: Path) -> Stop:
     """Measure each stop of a finished training and put the weights of the chosen one into the folder `out`.
 
-    Where nothing passes, the last stop is taken, as in the paper, which trains for a fixed number of steps. What was
-    measured of the same weights and images before is read from `out`/selection.json.
+    Where nothing passes, the last stop is taken, as in the paper, which trains for a fixed number of steps.
     """
     candidates = tuple(measure(one) for one in task.measurements())
-    file = out / "selection.json"
-    made_with = {
-        "code": provenance.code_fingerprint(Path(__file__)),
-        "weights": [sha256(task.kept(step)) for step in task.steps],
-        "stores": [Store.open(path).checksum for path in (task.synthetic, task.real)],
-        "seed": task.seed,
-    }
-    if file.is_file() and (out / REFINER).is_file():
-        known = provenance.read_json(file)
-        if known["made_with"] == made_with:
-            raw_auc = Estimate(**known["raw_auc"])
-            return Stop(known["step"], known["passed"], candidates, tuple(known["verdicts"]), raw_auc)
-    raw_auc = selection.measure_raw(Store.open(task.synthetic), Store.open(task.real), seed=task.seed)
+    synthetic, real = Store.open(task.synthetic), Store.open(task.real)
+    raw_auc = measure_raw(synthetic, real, task.seed, task.folder / RAW)
     found = selection.select(candidates, raw_auc)
     step = task.steps[-1] if found.chosen is None else found.chosen.step
-    stop = Stop(step, found.chosen is not None, candidates, found.verdicts, raw_auc)
-    file.unlink(missing_ok=True)  # comes last: it says that the weights beside it are the chosen ones
     place(task.kept(step), out / REFINER)
-    details: dict[str, Any] = {"made_with": made_with, "step": step, "passed": stop.passed}
-    details |= {"verdicts": list(stop.verdicts), "raw_auc": raw_auc.to_dict()}
-    provenance.write_json(file, details | {"candidates": [candidate.to_dict() for candidate in candidates]})
-    return stop
+    return Stop(step, found.chosen is not None, candidates, found.verdicts, raw_auc)
 
 
 def _candidate(tree: dict[str, Any]) -> Candidate:

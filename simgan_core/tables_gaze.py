@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from simgan_core.evaluation.baselines import BASELINES
 from simgan_core.evaluation.comparison import TITLES, Comparison
@@ -27,6 +31,31 @@ def amount(comparison: Comparison) -> pd.DataFrame:
         rows.append((published.ours, TITLES[published.ours], *ours, published.value))
     names = ["arm", "title", "within 7° (%)", "low", "high", "seeds", "images", NOTE]
     return pd.DataFrame(rows, columns=names)
+
+
+def by_eye(comparison: Comparison, half: NDArray[np.integer[Any]]) -> pd.DataFrame:
+    """Yaw bias of every arm on left (`half` 0) and right eyes (1), [N], and its error without each eye's mean error.
+
+    The last column reads the labels and is no result: it says how much of the error is one offset per eye. In
+    normalised images gaze is the eye's rotation in the head plus the head's; a person who turns the head while looking
+    at the screen shifts all labels of one eye, to opposite sides in the two (right eyes are mirrored), and one small
+    picture of an eye hardly shows the head.
+    """
+    biases, centred = {}, {}
+    for arm, predicted in comparison.predicted.items():
+        error, offset = predicted - comparison.truth, np.zeros_like(predicted)
+        means = [error[:, half == eye].mean(axis=1, keepdims=True) for eye in (0, 1)]
+        for eye, mean in enumerate(means):
+            offset[:, half == eye] = mean
+        biases[arm] = [float(np.degrees(mean[..., 1].mean())) for mean in means]
+        centred[arm] = predicted - offset
+    without = dataclasses.replace(comparison, predicted=centred)
+    rows = [
+        (arm, *biases[arm], float(comparison.errors_deg(arm).mean()), float(without.errors_deg(arm).mean()))
+        for arm in biases
+    ]
+    names = ["arm", "yaw bias, left eyes (°)", "yaw bias, right eyes (°)", "mean error (°)"]
+    return pd.DataFrame(rows, columns=[*names, "without these offsets (°)"])
 
 
 def methods(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simgan_core import select_refiner, selection, stops
+from simgan_core import selection, stops
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.selection import MAX_SHIFT_PX, Candidate
 
@@ -20,5 +20,4 @@ def chosen_by_hand(monkeypatch: pytest.MonkeyPatch, wanted: tuple[float, int] | 
         )
 
     monkeypatch.setattr(stops, "measure_candidate", measured)
-    for module in (select_refiner, selection):
-        monkeypatch.setattr(module, "measure_raw", lambda *_, **__: Estimate(0.98, 0.97, 0.99, 1, 20))
+    monkeypatch.setattr(selection, "measure_raw", lambda *_, **__: Estimate(0.98, 0.97, 0.99, 1, 20))

@@ -101,9 +101,9 @@ def _mesh(root: Path) -> Path:
 
 def _rendered(mesh: Path | None, config: HandConfig, seed: int, out: Path) -> list[Recipe]:
     source = functools.cache(lambda: load_hands(mesh))
-    target = functools.cache(lambda: (stand_in_assets(),))
+    target = functools.cache(stand_in_assets)
     streams = [4 * seed + part for part in range(4)]  # of random numbers, one per store
-    named: dict[str, Any] = {"assets": ["procedural", *([] if mesh is None else [_checksums(mesh)])]}
+    named: dict[str, Any] = {"assets": "procedural", "meshes": {} if mesh is None else _checksums(mesh)}
     sizes = config.data
     stand_in: dict[str, Any] = {"ranges": target_ranges(), "sensor": KinectCamera()}
     labelled = _renders("target_labels", sizes.target_poses * VIEWS, config, streams[1], target, {}, **stand_in)
@@ -125,7 +125,7 @@ def _renders(
     count: int,
     config: HandConfig,
     seed: int,
-    assets: Callable[[], tuple[HandAssets, ...]],
+    assets: Callable[[], HandAssets | tuple[HandAssets, ...]],
     inputs: dict[str, Any],
     *,
     ranges: HandRanges,
