@@ -34,19 +34,20 @@ DISTANCES_PX = np.linspace(0, AREA_UP_TO_PX, 81)
 def hand_strip(same_hands: Mapping[str, Images], others: Mapping[str, Images], *, columns: int = 6) -> Figure:
     """Two lines per row: whole crops, and below each the close-up of its busiest piece of edge (framed above).
 
-    Rows of `same_hands` show one hand per column and share the first row's windows; `others` have their own.
+    Columns are spread over all images, as a store may show several hands in turn. Rows of `same_hands` show one image
+    per column and share the first row's windows; `others` have their own.
     """
     rows = [*same_hands.items(), *others.items()]
     figure, grid = plt.subplots(2 * len(rows), columns, figsize=(1.3 * columns + 1.2, 2.66 * len(rows)), squeeze=False)
     first = next(iter(same_hands.values()))
     for line, (name, images) in enumerate(rows):
         framed = first if name in same_hands else images
-        for column in range(columns):
-            top, left, side = busiest_window(framed[column])
+        for column, place in enumerate(np.linspace(0, len(images) - 1, columns).astype(int)):
+            top, left, side = busiest_window(framed[place])
             whole, close = grid[2 * line, column], grid[2 * line + 1, column]
-            _show(whole, images[column, 0])
+            _show(whole, images[place, 0])
             whole.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec=MARK, lw=1))
-            _show(close, images[column, 0, top : top + side, left : left + side])
+            _show(close, images[place, 0, top : top + side, left : left + side])
         axes = grid[2 * line, 0]
         axes.text(-0.1, -0.05, name, transform=axes.transAxes, ha="right", va="center", fontsize=9.5)
     return figure
