@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from simgan_core import losses, provenance
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.config import Config
 from simgan_core.config_hand import HandConfig, hand_profile
 from simgan_core.gaze_estimator import GazeCNN, euclidean_loss
@@ -100,6 +101,7 @@ def bench_hand_refiner(hand: HandConfig, *, seconds: float, device: str = "auto"
     """
     chosen = resolve_device(device)
     precision = resolve_precision("auto", chosen)
+    keep_freed_memory()
     side, batch = hand.side, hand.method.training.batch
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # as training does
         update = _hand_refiner_update(
@@ -149,13 +151,13 @@ def _matmul_gflop_per_s(bf16: bool, seconds: float, device: torch.device) -> flo
 
 
 def bench_method(config: Config, *, seconds: float, device: str = "auto") -> Results:
-    """Rates of R's update, of a step of Algorithm 1 and of the gaze CNN's update, by layout and precision."""
+    """Rates of R's update and of a step of Algorithm 1 by precision, and of the gaze CNN's update."""
     chosen = resolve_device(device)
+    keep_freed_memory()
     results: Results = {"batch": config.training.batch, "auto_precision": resolve_precision("auto", chosen)}
-    for layout in ("nchw", "channels_last"):
-        for precision in ("fp32", "bf16"):
-            found = _bench_training(config, layout == "channels_last", precision == "bf16", seconds, chosen)
-            results |= {f"{name}_{precision}_{layout}_images_per_s": value for name, value in found.items()}
+    for precision in ("fp32", "bf16"):
+        found = _bench_training(config, precision == "bf16", seconds, chosen)
+        results |= {f"{name}_{precision}_images_per_s": value for name, value in found.items()}
     return results | {"gaze_cnn_images_per_s": _bench_gaze(config, seconds, chosen)}
 
 
@@ -182,13 +184,9 @@ def _images(config: Config, count: int, device: torch.device) -> torch.Tensor:
     return torch.rand(count, config.data.channels, *config.data.size, device=device) * 2 - 1
 
 
-def _bench_training(
-    config: Config, channels_last: bool, bf16: bool, seconds: float, device: torch.device
-) -> dict[str, float]:
+def _bench_training(config: Config, bf16: bool, seconds: float, device: torch.device) -> dict[str, float]:
     batch = config.training.batch
-    refiner, discriminator = (network.to(device) for network in build_networks(config, 0))
-    if channels_last:
-        to_channels_last(refiner), to_channels_last(discriminator)
+    refiner, discriminator = (to_channels_last(network.to(device)) for network in build_networks(config, 0))
     images = _images(config, batch, device)
 
     def update() -> None:

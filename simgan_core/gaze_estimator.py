@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.augmentation import augment as augment_images
 from simgan_core.checkpoints import load_weights, save_weights
 from simgan_core.config import GazeConfig
 from simgan_core.datasets.store import Store
 from simgan_core.gaze import gaze_vector, pitch_yaw
 from simgan_core.images import tensor_of, to_float
-from simgan_core.models import to_channels_last
+from simgan_core.models import channels_last, to_channels_last
 from simgan_core.precision import resolve_device, resolve_precision
 from simgan_core.schedule import warm_up_cosine
 
@@ -61,14 +62,14 @@ class GazeCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images B C H W in [-1, 1] -> gaze vectors B 3, of about unit length."""
-        maps = self.late(self.early(images)).flatten(1)
+        maps = self.late(self.early(channels_last(images))).flatten(1)
         with torch.autocast(maps.device.type, enabled=False):  # eight bits of a vector are half a degree
             gaze: Tensor = self.head(maps.float())
         return gaze
 
     def early_features(self, images: Tensor) -> Tensor:
         """Maps after the first three convolutions, B 64 H-6 W-6: a learned psi for the self-regularisation."""
-        maps: Tensor = self.early(images)
+        maps: Tensor = self.early(channels_last(images))
         return maps
 
 
@@ -109,6 +110,7 @@ def train_gaze_cnn(
     """
     array = images.images() if isinstance(images, Store) else images
     _check(array, pitch_yaw_rad)
+    keep_freed_memory()
     chosen = resolve_device(device)
     model = _new_model(config, array, seed).to(chosen)
     optimiser = _optimiser(model, config)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.checkpoints import load_weights, save_weights
 from simgan_core.config_hand import HourglassConfig
 from simgan_core.hand_heatmaps import draw_heatmaps, read_heatmaps
@@ -69,6 +70,7 @@ def train_hourglass(
 
     """
     _check(images, uv)
+    keep_freed_memory()
     chosen = resolve_device(device)
     model = _new_model(config, uv.shape[1], seed).to(chosen)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simgan_core.checkpoints import REFINER, load_weights
 from simgan_core.config import RefinerConfig, from_json
-from simgan_core.models import Refiner, ResidualBlock, to_channels_last
+from simgan_core.models import Refiner, ResidualBlock, channels_last, to_channels_last
 
 WideFilters = Literal["all", "first"]
 """Which convolutions of R are 7 x 7: the paper's sentence admits both readings."""
@@ -87,7 +87,7 @@ class HandLocalDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images B C H W -> logits B 2 h w, class 0 real, class 1 refined."""
-        logits: Tensor = self.classes(self.features(images))
+        logits: Tensor = self.classes(self.features(channels_last(images)))
         return logits
 
 
@@ -105,7 +105,7 @@ class HandGlobalDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images B C H W of the built size -> logits B 2 1 1, class 0 real, class 1 refined."""
-        logits: Tensor = self.classes(self.features(images).flatten(1))
+        logits: Tensor = self.classes(self.features(channels_last(images)).flatten(1))
         return logits[:, :, None, None]
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.images import resize, to_float, to_grey, to_uint8
@@ -34,6 +35,7 @@ UInt8 = NDArray[np.uint8]
 def refine_images(refiner: Refiner, images: UInt8, batch: int = 256) -> UInt8:
     """Refined images of uint8 [N, C, H, W], same shape; computed where the refiner's weights are."""
     _check_channels(refiner, images.shape[1], "the images")
+    keep_freed_memory()
     device = next(refiner.parameters()).device
     bf16 = resolve_precision("auto", device) == "bf16"
     to_channels_last(refiner)  # one layout, one kernel: in bf16 another one rounds some pixels to the next grey level

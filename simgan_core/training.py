@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from simgan_core import losses, provenance, run_state
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.checkpoints import CHECKPOINT, REFINER, load_refiner, load_state, save_refiner, save_state
 from simgan_core.config import Config, TrainingConfig, to_dict
 from simgan_core.datasets.store import Batches, Store
@@ -87,6 +88,7 @@ def train(
         run.load_state_dict(load_state(out / CHECKPOINT))
     fabric.barrier()
     started, first = time.perf_counter(), run.iteration
+    keep_freed_memory()
     # The fastest convolution is looked up once per shape; the setting is put back afterwards.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True), run.open_log(progress):
         run.run()

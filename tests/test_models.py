@@ -13,7 +13,9 @@ from simgan_core.models import (
     Refiner,
     SamePadConv,
     build_networks,
+    channels_last,
     parameter_count,
+    to_channels_last,
 )
 
 
@@ -96,3 +98,41 @@ def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> 
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", ["local", "global"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_all_maps_lie_channels_last(kind: str, channels: int) -> None:
+    """Maps of the other layout are converted, or summed at ten times the cost, at every step."""
+    config = c.with_channels(c.with_overrides(c.smoke(), {"discriminator.kind": kind}), channels)
+    refiner, discriminator = (to_channels_last(network) for network in build_networks(config, 0))
+    seen: list[bool] = []
+    for network in (refiner, discriminator):
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d) and layer.out_channels > 1:
+                layer.register_forward_hook(
+                    lambda _layer, _inputs, maps: seen.append(maps.is_contiguous(memory_format=torch.channels_last))
+                )
+    discriminator(refiner(torch.rand(2, channels, 35, 55)))
+    assert len(seen) > 5 and all(seen)
+
+
+def test_channels_last_changes_no_value() -> None:
+    for channels in (1, 3):
+        images = torch.rand(2, channels, 5, 7)
+        laid_out = channels_last(images)
+        assert torch.equal(laid_out, images)
+        assert laid_out.stride() == (35 * channels, 1, 7 * channels, channels)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_borders_are_repeated_in_bf16_too(kernel: int) -> None:
+    """Padding leaves autocast: it must keep the number format that it is given, and repeat the border."""
+    conv = SamePadConv(2, 2, kernel, "replicate")
+    images = torch.rand(1, 2, 6, 6).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(images)
+        padded = torch.nn.functional.pad(images.float(), (kernel // 2,) * 4, mode="replicate").bfloat16()
+        expected = torch.nn.functional.conv2d(padded, conv.weight, conv.bias)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)

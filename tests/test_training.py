@@ -23,8 +23,9 @@ from simgan_core.precision import cpu_has_bf16, resolve_device, resolve_precisio
 from simgan_core.training_log import read_metrics, warning_signs
 
 GOLDEN = Path(__file__).parent / "golden" / "algorithm_one.json"
-GOLDEN_TOLERANCE = 1e-4
-"""Relative. AVX2 in place of AVX-512 moved these numbers by 2e-7; a step more or less moves them by 1e-2."""
+GOLDEN_TOLERANCE = 1e-3
+"""Relative. Another layout of the first layer's maps moved the last of these numbers by 3e-4, rounding grown from 1e-7
+over ten steps; a step more or less moves them by 1e-2."""
 
 
 def small(**overrides: object) -> c.Config:

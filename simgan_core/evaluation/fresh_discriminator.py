@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from simgan_core.allocator import keep_freed_memory
 from simgan_core.evaluation.statistics import CONFIDENCE, Estimate
 from simgan_core.images import to_float
 from simgan_core.models import REAL, REFINED, LocalDiscriminator, to_channels_last
@@ -45,6 +46,7 @@ def fresh_discriminator(images: UInt8, real: UInt8, seed: int = 0, steps: int | 
             f"images {images.shape} and real {real.shape} found; equal C, H, W and at least 8 of each expected"
         )
     rng = np.random.default_rng(seed)
+    keep_freed_memory()
     halves = [_halves(part, rng) for part in (images, real)]
     network = _train(halves[0][0], halves[1][0], rng, seed, STEPS if steps is None else steps)
     scores = [_scores(network, held_back) for _, held_back in halves]
