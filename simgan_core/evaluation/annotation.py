@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from simgan_core.datasets.store import Store
-from simgan_core.evaluation.iris_fit import FitQuality, IrisFit, fit_iris, grey_levels, sample, validate_fit
+from simgan_core.evaluation.iris_fit import FitQuality, IrisFit, correlate, fit_iris, grey_levels, sample, validate_fit
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 
 __all__ = [
@@ -221,8 +220,7 @@ def _derivative(profile: Tensor) -> Tensor:
     offsets = torch.arange(-reach, reach + 1) * STEP_PX
     kernel = offsets * torch.exp(-0.5 * (offsets / SMOOTHING_PX) ** 2)
     kernel = kernel / (kernel * offsets).sum()
-    padded = F.pad(profile, (reach, reach), mode="replicate")
-    return F.conv1d(padded.reshape(-1, 1, padded.shape[-1]), kernel[None, None]).reshape(profile.shape)
+    return correlate(profile, kernel)
 
 
 def _match(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[Floats, Floats]:
