@@ -127,7 +127,11 @@ def simulate_hands(
     count: Annotated[int, typer.Option(min=1, help="Number of images; views of a pose follow each other.")],
     out: Annotated[Path, typer.Option(help="The store to write; must not exist.")],
     assets: Annotated[
-        Path | None, typer.Option(help="A hand mesh (.npz, .glb) or its folder; default: a procedural hand, no files.")
+        list[Path] | None,
+        typer.Option(
+            help="A hand mesh (.npz, .glb), a folder for all its meshes, or 'procedural', which needs no files and is "
+            "the default. Give it again for more hands: they take turns in blocks of 64 poses."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
@@ -145,13 +149,14 @@ def simulate_hands(
     from simgan_core.simulators.hand_ranges import HandRanges, PosePrior, target_ranges
     from simgan_core.simulators.kinect import KinectCamera
 
-    mesh = hands.stand_in_assets() if target and assets is None else hands.load_hand_assets(assets)
+    default = hands.stand_in_assets() if target else hands.load_hand_assets()
+    shown = hands.named_hands(assets) if assets else (default,)
     ranges = target_ranges() if target else HandRanges()
     if prior is not None:
         ranges = ranges.with_prior(PosePrior.load(prior))
     sensor = KinectCamera() if target else None
     hands.simulate_hands(
-        count, out, assets=mesh, ranges=ranges, seed=seed, device=device, size=(size, size), views=views, sensor=sensor
+        count, out, assets=shown, ranges=ranges, seed=seed, device=device, size=(size, size), views=views, sensor=sensor
     )
     typer.echo(str(out))
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from simgan_core.cli import app
+from simgan_core.datasets.store import Store
 from simgan_core.hand_crop import (
     JOINTS_14,
     JOINTS_36,
@@ -272,6 +275,32 @@ def test_a_folder_of_meshes_gives_all_of_them_and_the_procedural_hand() -> None:
     names = [hand.name for hand in hand_simulate.load_hands(MESHES[0].parent)]
     assert len(names) == 3 and names[-1] == "procedural" and len(set(names)) == 3
     assert [hand.name for hand in hand_simulate.load_hands()] == ["procedural"]
+
+
+def test_the_command_takes_several_hands(tmp_path: Path) -> None:
+    """A mesh file and the procedural hand show different blocks of one store."""
+    if not MESHES[0].is_file():
+        pytest.skip(f"{MESHES[0]} is absent: name a data root with SIMGAN_DATA_ROOT")
+
+    def rendered(*assets: str) -> Store:
+        out = tmp_path / "-".join(Path(name).stem for name in assets)
+        options = [word for name in assets for word in ("--assets", name)]
+        command = ["simulate", "hands", "--count", "66", "--views", "1", "--size", "32", "--out", str(out), *options]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        return Store.open(out)
+
+    mixed, alone = rendered(str(MESHES[0]), "procedural"), rendered("procedural")
+    same = (mixed.images() == alone.images()).all(axis=(1, 2, 3))
+    assert not same[:64].any() and same[64:].all()
+    assert mixed.provenance["assets"].endswith(", procedural")
+
+
+def test_the_command_names_an_absent_mesh(tmp_path: Path) -> None:
+    command = ["simulate", "hands", "--count", "2", "--out", str(tmp_path / "x"), "--assets", str(tmp_path / "no.glb")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code != 0 and not (tmp_path / "x").exists()
+    assert "no such file" in result.output + str(result.exception)
 
 
 def test_store_has_images_and_labels(assets: HandAssets, tmp_path: Path) -> None:

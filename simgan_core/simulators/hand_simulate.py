@@ -28,15 +28,29 @@ RENDER_BATCH = 8  # rendered at once on a CPU: larger batches leave the processo
 BLOCK = 64  # poses that one hand shows before the next one's turn
 MESH_FILE = "spherehand_right.npz"
 GLTF_FILE = "webxr_generic_right.glb"
+PROCEDURAL = Path("procedural")
+"""Name of the hand that needs no file, in a list of files and folders."""
 
 
 def load_hands(folder: Path | None = None) -> tuple[HandAssets, ...]:
     """Different hands for one simulator: all meshes of `folder`, and the procedural hand, which needs none."""
-    from simgan_core.simulators.hand_mesh_files import hand_meshes, load_hand_mesh
-    from simgan_core.simulators.procedural_hand import procedural_hand
+    return named_hands([*([] if folder is None else [Path(folder)]), PROCEDURAL])
 
-    meshes = () if folder is None else hand_meshes(Path(folder))
-    return (*(load_hand_mesh(path) for path in meshes), procedural_hand())
+
+def named_hands(names: Sequence[Path]) -> tuple[HandAssets, ...]:
+    """The hands of a list, in its order: mesh files, folders (all their meshes), and 'procedural'.
+
+    Raises `DataError` where a file or folder is absent or holds no mesh.
+    """
+    from simgan_core.simulators.hand_mesh_files import hand_meshes
+
+    hands: list[HandAssets] = []
+    for name in names:
+        if name == PROCEDURAL:
+            hands.append(load_hand_assets())
+        else:
+            hands += [load_hand_assets(path) for path in (hand_meshes(name) if name.is_dir() else [name])]
+    return tuple(hands)
 
 
 def load_hand_assets(folder: Path | None = None) -> HandAssets:
