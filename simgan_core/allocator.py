@@ -1,8 +1,8 @@
 """Keep freed memory for the next step of a training (glibc only).
 
 A training step on a CPU allocates and frees the same dozens of activations of some megabytes. By default the C
-library gives such blocks back to the system at once, and every step pays for fresh, zeroed pages: on two cores of an
-EPYC a quarter of the refiner's time. On a GPU torch keeps its memory by itself.
+library gives such blocks back to the system at once, and every step pays for fresh, zeroed pages. On a GPU torch keeps
+its memory by itself.
 """
 
 from __future__ import annotations

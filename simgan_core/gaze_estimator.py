@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from simgan_core.datasets.store import Store
 from simgan_core.gaze import gaze_vector, pitch_yaw
 from simgan_core.images import tensor_of, to_float
 from simgan_core.models import channels_last, to_channels_last
-from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.precision import autocast, resolve_device
 from simgan_core.schedule import warm_up_cosine
 
 Images = NDArray[np.uint8]
@@ -126,7 +125,7 @@ def train_gaze_cnn(
         batch = to_float(resident[index] if resident is not None else torch.from_numpy(array[rows]).to(chosen))
         if augment:
             batch = augment_images(batch, config, generator)
-        with _autocast(chosen):
+        with autocast(chosen):
             predicted = model(batch)
         loss = euclidean_loss(predicted, truth[index])
         if not math.isfinite(loss.item()):
@@ -146,7 +145,7 @@ def predict(model: GazeCNN, images: Images | Store, batch: int = 256) -> Angles:
     for start in range(0, len(images), batch):
         rows = slice(start, start + batch)
         array = images.images(rows) if isinstance(images, Store) else images[rows]
-        with _autocast(device):
+        with autocast(device):
             vectors = model(to_float(tensor_of(array).to(device)))
         found.append(pitch_yaw(vectors.float()).cpu().numpy())
     return np.concatenate(found).astype(np.float32) if found else np.zeros((0, 2), np.float32)
@@ -208,7 +207,3 @@ def _orders(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
             waiting = np.concatenate([waiting, rng.permutation(count)])
         yield waiting[:batch]
         waiting = waiting[batch:]
-
-
-def _autocast(device: torch.device) -> Any:
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bf16")

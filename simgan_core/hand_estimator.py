@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from simgan_core.hand_heatmaps import draw_heatmaps, read_heatmaps
 from simgan_core.hand_hourglass import StackedHourglass
 from simgan_core.images import tensor_of, to_float
 from simgan_core.models import to_channels_last
-from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.precision import autocast, resolve_device
 from simgan_core.schedule import warm_up_cosine
 
 Images = NDArray[np.uint8]
@@ -87,7 +86,7 @@ def train_hourglass(
         if augment:
             batch, joints = augment_hands(batch, joints, config, generator)
         truth = draw_heatmaps(_to_cells(joints, images.shape, config), (config.heatmap, config.heatmap), config.sigma)
-        with _autocast(chosen):
+        with autocast(chosen):
             found = model(batch)
         loss = heatmap_loss(found, truth)
         if not math.isfinite(loss.item()):
@@ -134,7 +133,7 @@ def predict_joints(model: StackedHourglass, images: Images, batch: int = 64) -> 
     found = []
     for start in range(0, len(images), batch):
         part = tensor_of(images[start : start + batch])
-        with _autocast(device):
+        with autocast(device):
             heatmaps = model(to_float(part.to(device)))[-1]
         found.append(_to_pixels(read_heatmaps(heatmaps.float()), images.shape, model.config).cpu().numpy())
     return np.concatenate(found).astype(np.float32) if found else np.zeros((0, model.joints, 2), np.float32)
@@ -179,7 +178,3 @@ def _new_model(config: HourglassConfig, joints: int, seed: int) -> StackedHourgl
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return to_channels_last(StackedHourglass(config, joints))
-
-
-def _autocast(device: torch.device) -> Any:
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bf16")

@@ -23,8 +23,7 @@ REAL, REFINED = 0, 1
 def channels_last(images: Tensor) -> Tensor:
     """The same values laid out B H W C, also for one channel, of which torch's `contiguous` leaves the strides alone.
 
-    With these it takes the first convolution's maps for the other layout: every later sum of the two layouts costs
-    ten times the sum itself.
+    With these it takes the first convolution's maps for the other layout, and converts them at every later use.
     """
     if images.shape[1] == 1:
         batch, _, height, width = images.shape
@@ -43,7 +42,7 @@ class SamePadConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """B C H W -> B outputs H W."""
         if self.border:
-            # Autocast would pad in fp32 and convert there and back: a quarter of the refiner's time on a CPU.
+            # Autocast would pad in fp32 and convert there and back.
             with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
                 x = F.pad(x, (self.border,) * 4, mode="replicate")
         return super().forward(x)

@@ -38,6 +38,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return not _BF16_FLAGS.isdisjoint(flags.split())
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast where `device` computes in bf16; elsewhere a context that changes nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bf16")
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     """'fp32' or 'bf16' for a setting on a device; 'auto' picks bf16 only where the hardware has it."""
     if precision != "auto":

@@ -23,7 +23,7 @@ from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.images import resize, to_float, to_grey, to_uint8
 from simgan_core.models import Refiner, to_channels_last
-from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.precision import autocast, resolve_device
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
@@ -37,12 +37,11 @@ def refine_images(refiner: Refiner, images: UInt8, batch: int = 256) -> UInt8:
     _check_channels(refiner, images.shape[1], "the images")
     keep_freed_memory()
     device = next(refiner.parameters()).device
-    bf16 = resolve_precision("auto", device) == "bf16"
     to_channels_last(refiner)  # one layout, one kernel: in bf16 another one rounds some pixels to the next grey level
     refined = []
     for start in range(0, len(images), batch):
         array = np.ascontiguousarray(images[start : start + batch])
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device):
             out = refiner(to_float(torch.from_numpy(array).to(device)))
         refined.append(to_uint8(out.float()).cpu().numpy())
     return np.concatenate(refined) if refined else np.zeros_like(images)

@@ -103,7 +103,7 @@ def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> 
 @pytest.mark.parametrize("kind", ["local", "global"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_maps_lie_channels_last(kind: str, channels: int) -> None:
-    """Maps of the other layout are converted, or summed at ten times the cost, at every step."""
+    """Maps of the other layout are converted at every later use."""
     config = c.with_channels(c.with_overrides(c.smoke(), {"discriminator.kind": kind}), channels)
     refiner, discriminator = (to_channels_last(network) for network in build_networks(config, 0))
     seen: list[bool] = []

@@ -20,7 +20,7 @@ from simgan_core.allocator import keep_freed_memory
 from simgan_core.evaluation.statistics import CONFIDENCE, Estimate
 from simgan_core.images import to_float
 from simgan_core.models import REAL, REFINED, LocalDiscriminator, to_channels_last
-from simgan_core.precision import resolve_precision
+from simgan_core.precision import autocast
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -67,19 +67,13 @@ def _train(images: UInt8, real: UInt8, rng: np.random.Generator, seed: int, step
     labels = torch.tensor([REFINED] * BATCH + [REAL] * BATCH)
     for _ in range(steps):
         batch = np.concatenate([part[rng.integers(len(part), size=BATCH)] for part in (images, real)])
-        with _autocast():
+        with autocast(torch.device("cpu")):  # in training alone: the scores are always fp32
             logits = network(to_float(torch.from_numpy(batch))).float()
         loss = F.cross_entropy(logits, labels[:, None, None].expand(-1, *logits.shape[-2:]))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
     return network.eval()
-
-
-def _autocast() -> torch.autocast:
-    """bf16 where the processor computes in it; the scores are always fp32."""
-    cpu = torch.device("cpu")
-    return torch.autocast(cpu.type, torch.bfloat16, enabled=resolve_precision("auto", cpu) == "bf16")
 
 
 @torch.no_grad()

@@ -207,7 +207,7 @@ def _smooth_derivative(profile: Tensor) -> Tensor:
 def correlate(profile: Tensor, kernel: Tensor) -> Tensor:
     """Correlation with an odd kernel along the last axis, whose ends are repeated.
 
-    As a product with the matrix of what it makes of unit profiles: on a CPU twenty times faster than `conv1d`.
+    As a product with the matrix of what it makes of unit profiles, which a CPU does far faster than `conv1d`.
     """
     reach, length = len(kernel) // 2, profile.shape[-1]
     units = F.pad(torch.eye(length, dtype=profile.dtype)[:, None], (reach, reach), mode="replicate")
