@@ -51,7 +51,7 @@ GAZE_SHARE = 0.4
 SNAPSHOTS = 10
 """Strips of samples that each training leaves, for the viewer."""
 SWEEP_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
-"""Seeds of the points of a sweep by profile; all of them in the others."""
+"""Seeds of the points of a sweep by profile; all of the ablations' in the others."""
 LAMBDA_FACTORS = (0.0, 0.1, 1.0, 10.0, 100.0)
 """The sweep of lambda, relative to the default: from no self-regularisation to one that admits no change."""
 
@@ -95,7 +95,7 @@ def psis(feature_net: Path) -> tuple[Variant, ...]:
 
 def sweep_seeds(run: RunFolder) -> tuple[int, ...]:
     """Seeds of a sweep's points: fewer than the run's where computing is dear."""
-    return run.seeds[: SWEEP_SEEDS.get(run.config.profile, len(run.seeds))]
+    return run.ablation_seeds[: SWEEP_SEEDS.get(run.config.profile)]
 
 
 def budget(config: Config) -> Config:
@@ -193,11 +193,11 @@ def train_variants(
     workers: int | None = None,
     progress: bool = True,
 ) -> Ablation:
-    """Train and test every variant with every seed (default: the run's), reading what is there already.
+    """Train and test every variant with every seed (default: `run.ablation_seeds`), reading what is there already.
 
     `raw` adds the gaze CNN on raw renders under the name 'raw'.
     """
-    seeds = tuple(run.seeds if seeds is None else seeds)
+    seeds = tuple(run.ablation_seeds if seeds is None else seeds)
     stores = {name: run.stores / name for name in ("synthetic", "real", "test")}
     wanted: dict[str, Config | None] = {RAW: None} if raw else {}
     wanted |= {variant.name: configured(run, variant) for variant in variants}

@@ -203,6 +203,12 @@ class Config:
 
     profile: str = setting("cpu", "ours", "name of the profile that this came from")
     seeds: int = setting(3, "ours", "independent runs of the whole method, for intervals", "1")
+    ablation_seeds: int = setting(
+        3,
+        "ours",
+        "most seeds of ablations and hands, the run's first: more seeds for the main arms stay affordable",
+        "1",
+    )
     data: DataConfig = field(default_factory=DataConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -212,7 +218,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Reject parts that do not fit together."""
-        _require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
+        for name in ("seeds", "ablation_seeds"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         channels = {self.data.channels, self.refiner.channels, self.discriminator.channels}
         if len(channels) != 1:
             raise ValueError(
@@ -284,6 +291,7 @@ def gpu() -> Config:
     return Config(
         profile="gpu",
         seeds=5,
+        ablation_seeds=5,
         data=DataConfig(synthetic_images=100_000, real_images=20_000, test_images=5_000),
         refiner=RefinerConfig(width=64, blocks=4),
         training=TrainingConfig(
@@ -298,6 +306,7 @@ def paper() -> Config:
     return Config(
         profile="paper",
         seeds=5,
+        ablation_seeds=5,
         data=DataConfig(synthetic_images=1_200_000, real_images=213_659, test_images=45_000),
         refiner=RefinerConfig(width=64, blocks=4),
         training=TrainingConfig(

@@ -25,6 +25,7 @@ Images = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
 HAND_COLOURS = {
     "raw": "#c8643b", "refined": "#2b5fa6", "real": "#3d7a4e", "raw_3views": "#dd9a78", "refined_3views": "#7fa3cf",
+    "recorded": "#8a6fa8",
 }  # fmt: skip
 MARK = "#ffd23f"
 DEPTH = "bone"
@@ -121,13 +122,19 @@ def hand_joints_figure(comparison: HandComparison, distance_px: float = WITHIN_P
     figure, axes = plt.subplots(figsize=(9.4, 3.4))
     place = np.arange(len(JOINTS_14))
     for k, name in enumerate(names):
-        at = place + (k - (len(names) - 1) / 2) * 0.16
-        axes.bar(at, comparison.per_joint(name, distance_px), 0.15, color=HAND_COLOURS[name], label=HAND_TITLES[name])
+        at, width = bar_places(place, k, len(names))
+        axes.bar(at, comparison.per_joint(name, distance_px), width, color=HAND_COLOURS[name], label=HAND_TITLES[name])
     axes.set_xticks(place, [joint.replace("_", " ") for joint in JOINTS_14], rotation=40, ha="right", fontsize=8)
     axes.set_ylabel(f"% within {distance_px:g} px")
     axes.legend(fontsize=7.5, ncols=2)
     axes.grid(axis="x", visible=False)
     return figure
+
+
+def bar_places(groups: NDArray[Any], bar: int, bars: int) -> tuple[NDArray[np.float64], float]:
+    """Where the `bar`-th of `bars` bars of each group stands, and how wide it is; groups are 1 apart."""
+    step = 0.84 / bars
+    return groups + (bar - (bars - 1) / 2) * step, 0.94 * step
 
 
 def estimates(images: Images, truth: Array, predicted: Mapping[str, Array], *, columns: int = 6) -> Figure:

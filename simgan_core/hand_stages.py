@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 
 from simgan_core.checkpoints import REFINER
 from simgan_core.config_hand import HandConfig, hand_profile, to_dict
-from simgan_core.datasets.prepare_hands import NAMES, PreparedHands, prepare_hands
+from simgan_core.datasets.prepare_hands import NAMES, RECORDED, PreparedHands, prepare_hands
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
-from simgan_core.evaluation.hand_comparison import HandComparison, HandData, compare_hand_arms, rows_of_views
+from simgan_core.evaluation.hand_comparison import (
+    BOUND,
+    HAND_ARMS,
+    HandComparison,
+    HandData,
+    compare_hand_arms,
+    rows_of_views,
+)
 from simgan_core.hand_models import load_hand_refiner
 from simgan_core.hand_training import train_hand_refiner
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
@@ -60,12 +67,13 @@ def open_hands(run: RunFolder) -> HandRun:
     config, path = hand_profile(run.config.profile), run.path / "hands"
     with alone(path / ".stores.lock"):
         stores = prepare_hands(run.data, config, run.data_root, path / "stores")
-    return HandRun(path, config, run.seeds, stores)
+    return HandRun(path, config, run.ablation_seeds, stores)
 
 
 def store_rows(hands: HandRun) -> pd.DataFrame:
     """One row per store: how many images, their size, whether joints are known."""
-    stores = {name: Store.open(getattr(hands.stores, name)) for name in NAMES}
+    paths = {name: getattr(hands.stores, name) for name in (*NAMES, RECORDED)}
+    stores = {name: Store.open(path) for name, path in paths.items() if path is not None}
     rows = [(name, len(s), f"{s.size[0]} × {s.size[1]}", "uvd" in s.columns) for name, s in stores.items()]
     table = pd.DataFrame(rows, columns=["store", "images", "height × width", "joints"])
     table["joints"] = table["joints"].map({True: "yes", False: "no"})
@@ -123,11 +131,18 @@ def _refine(synthetic: Store, weights: Path, out: Path) -> None:
 
 
 def compare_hands(hands: HandRun, *, workers: int | None = None, progress: bool = True) -> HandComparison:
-    """Table 4: every arm and seed, tested on the held-back frontal images of the target."""
+    """Table 4 and its bound: every arm and seed, tested on the held-back frontal images of the target."""
     refined = {seed: hands.refined(seed) for seed in hands.seeds}
-    data = HandData(hands.stores.synthetic, hands.stores.target_labels, hands.stores.test, refined)
+    stores = hands.stores
+    data = HandData(stores.synthetic, stores.target_labels, stores.test, refined, stores.recorded)
     return compare_hand_arms(
-        data, hands.config.estimator, hands.path / "estimators", seeds=hands.seeds, workers=workers, progress=progress
+        data,
+        hands.config.estimator,
+        hands.path / "estimators",
+        seeds=hands.seeds,
+        arms=HAND_ARMS if stores.recorded is None else (*HAND_ARMS, BOUND),
+        workers=workers,
+        progress=progress,
     )
 
 

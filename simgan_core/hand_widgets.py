@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from simgan_core.evaluation.hand_comparison import HAND_TITLES, HandComparison
-from simgan_core.hand_figures import HAND_COLOURS, hand_arms_figure, lift, skeletons_3d
+from simgan_core.hand_figures import HAND_COLOURS, bar_places, hand_arms_figure, lift, skeletons_3d
 
 Images = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
@@ -53,8 +53,8 @@ def thresholds_figure(comparison: HandComparison, distances_px: tuple[float, ...
         found = [comparison.within(name, distance) for distance in distances_px]
         value = np.array([estimate.value for estimate in found])
         reach = np.array([[e.value - e.low, e.high - e.value] for e in found]).T
-        at = place + (k - 2) * 0.16
-        axes.bar(at, value, 0.15, yerr=reach, color=HAND_COLOURS[name], label=HAND_TITLES[name], ecolor="#3a444f")
+        at, width = bar_places(place, k, len(comparison.predicted))
+        axes.bar(at, value, width, yerr=reach, color=HAND_COLOURS[name], label=HAND_TITLES[name], ecolor="#3a444f")
     axes.set_xticks(place, [f"{distance:g} px" for distance in distances_px])
     axes.set(ylabel="% of joints", ylim=(0, 100))
     axes.legend(fontsize=7.5)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simgan_core.claims import CLAIMS, judge
-from simgan_core.config import to_dict
+from simgan_core.config import profile, to_dict
 from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
 from simgan_core.run_folder import Metric, RunFolder
 
@@ -83,7 +83,7 @@ def provenance(run: RunFolder) -> Row:
     traces = {file.name.removesuffix(".execution.json"): read_json(file)
               for file in sorted((run.path / "notebooks").glob("*.execution.json"))}  # fmt: skip
     return {
-        "command": f"simgan reproduce --data {run.data} --profile {run.config.profile}",
+        "command": _command(run),
         "commit": commit(),
         "data": run.data,
         "real_is_standin": not run.shows_people,
@@ -96,6 +96,12 @@ def provenance(run: RunFolder) -> Row:
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "configuration": to_dict(run.config),
     }
+
+
+def _command(run: RunFolder) -> str:
+    seeds = len(run.seeds)
+    more = "" if seeds == profile(run.config.profile).seeds else f" --seeds {seeds}"
+    return f"simgan reproduce --data {run.data} --profile {run.config.profile}{more}"
 
 
 def total_wall_s(traces: Iterable[Mapping[str, Any]]) -> float:

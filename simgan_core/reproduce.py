@@ -42,11 +42,15 @@ PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook in the graph. `per_seed`: it runs once per seed; the others see all seeds at once."""
+    """One notebook in the graph. `per_seed`: it runs once per seed; the others see all seeds at once.
+
+    `ablation`: it sees the first seeds alone (`Config.ablation_seeds`).
+    """
 
     name: str
     needs: tuple[str, ...] = ()
     per_seed: bool = False
+    ablation: bool = False
 
     @property
     def notebook(self) -> Path:
@@ -57,12 +61,12 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
-    Step("03_history", needs=("01_data",)),
-    Step("04_local_vs_global", needs=("01_data",)),
+    Step("03_history", needs=("01_data",), ablation=True),
+    Step("04_local_vs_global", needs=("01_data",), ablation=True),
     Step("05_self_regularisation", needs=("01_data", "02_training")),
     Step("06_visual_turing_test", needs=("01_data", "02_training")),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
-    Step("08_hand_pose"),
+    Step("08_hand_pose", ablation=True),
 )
 SCORECARD = Step("09_scorecard", needs=tuple(step.name for step in STEPS))
 
@@ -141,11 +145,13 @@ class Plan:
 def _made_with(step: Step, run: RunFolder) -> str:
     """Fingerprint of all that decides a step's result besides its inputs.
 
-    The number of seeds does not decide what one seed does: adding seeds keeps the finished ones.
+    The number of seeds does not decide what one seed does: adding seeds keeps the finished ones, and the ablations.
     """
     config = to_dict(run.config)
     if step.name in ("01_data", "02_training"):
         del config["seeds"]
+    elif step.ablation:
+        config["seeds"] = len(run.ablation_seeds)
     parts = [code_fingerprint(step.notebook), json.dumps(config, sort_keys=True), run.data]
     if step.name in READS and run.data != "embedded":
         parts.append(_data_state(run.data_root, READS[step.name]))

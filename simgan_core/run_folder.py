@@ -173,6 +173,11 @@ class RunFolder:
         return tuple(range(self.config.seeds))
 
     @property
+    def ablation_seeds(self) -> tuple[int, ...]:
+        """Seeds of the ablations and of the hands: the first of this run's."""
+        return self.seeds[: self.config.ablation_seeds]
+
+    @property
     def stores(self) -> Path:
         """Folder of the image stores."""
         return self.path / "stores"

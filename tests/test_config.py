@@ -11,7 +11,7 @@ import pytest
 from simgan_core import config as c
 from simgan_core.deviations import page
 
-SIZES = {"steps", "batch", "width", "blocks", "history_images", "seeds", "profile"}
+SIZES = {"steps", "batch", "width", "blocks", "history_images", "seeds", "ablation_seeds", "profile"}
 SIZES |= {"pretrain_refiner", "pretrain_discriminator", "log_every", "sample_every", "checkpoint_every"}
 SIZES |= {"synthetic_images", "real_images", "test_images"}
 

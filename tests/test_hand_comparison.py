@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_hands import toy_hand_store
 
 from simgan_core.config_hand import HourglassConfig
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation import hand_comparison
 from simgan_core.evaluation.hand_comparison import (
+    BOUND,
     HAND_ARMS,
     HandComparison,
     HandData,
@@ -47,6 +49,15 @@ def test_only_real_opens_labels_of_the_target_and_nothing_the_test(data: HandDat
         training_store(REFINED, 2, data)
 
 
+def test_the_bound_needs_the_recorded_renders(data: HandData, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="renders as the target's camera records them; none were named"):
+        training_store(BOUND, 0, data)
+    recorded = tmp_path / "recorded"
+    assert training_store(BOUND, 0, replace(data, recorded=recorded)) == recorded
+    opened = [training_store(arm, 0, replace(data, recorded=recorded)) for arm in HAND_ARMS]
+    assert recorded not in opened, "no arm of the paper sees the target's camera through renders"
+
+
 def test_frontal_arms_see_frontal_images(data: HandData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     store = Store.open(data.synthetic)
     assert rows_of_views(store, 1).tolist() == [0, 3, 6, 9, 12, 15] and len(rows_of_views(store, 3)) == 18
@@ -65,11 +76,15 @@ def test_frontal_arms_see_frontal_images(data: HandData, monkeypatch: pytest.Mon
 
 
 def test_side_by_side_gives_the_same_in_the_same_order(data: HandData, tmp_path: Path) -> None:
-    arms = [RAW, REFINED]
-    one, two = (
-        compare_hand_arms(data, QUICK, tmp_path / f"{n}", seeds=[0, 1], arms=arms, workers=n, progress=False)
-        for n in (1, 2)
-    )
+    arms, threads = [RAW, REFINED], torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers have: sums over more threads round otherwise
+    try:
+        one, two = (
+            compare_hand_arms(data, QUICK, tmp_path / f"{n}", seeds=[0, 1], arms=arms, workers=n, progress=False)
+            for n in (1, 2)
+        )
+    finally:
+        torch.set_num_threads(threads)
     for arm in ("raw", "refined"):
         assert one.predicted[arm].shape == (2, 5, 14, 2)
         np.testing.assert_allclose(one.predicted[arm], two.predicted[arm], atol=1e-3)

@@ -11,7 +11,7 @@ from toy_hands import toy_hand_store
 
 from simgan_core import hand_edges, hand_stages
 from simgan_core.config_hand import HandDataConfig, smoke
-from simgan_core.datasets.prepare_hands import NAMES, PreparedHands
+from simgan_core.datasets.prepare_hands import NAMES, RECORDED, PreparedHands
 from simgan_core.evaluation.depth_edges import edge_counts
 from simgan_core.hand_edges import HandEdges, compare_edges
 from simgan_core.hand_stages import HandRun
@@ -21,8 +21,8 @@ CONFIG = replace(smoke(), data=HandDataConfig(poses=4, target_poses=4, validatio
 
 @pytest.fixture
 def hands(tmp_path: Path) -> HandRun:
-    views = {"validation": 1, "test": 1}
-    for seed, name in enumerate(NAMES):
+    views = {"validation": 1, "test": 1, RECORDED: 1}
+    for seed, name in enumerate((*NAMES, RECORDED)):
         toy_hand_store(tmp_path / "stores" / name, 6, seed, views=views.get(name, 3), target=name != "synthetic")
     return HandRun(tmp_path, CONFIG, (0, 1), PreparedHands.at(tmp_path / "stores", is_standin=True))
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from toy_hands import CUBE, toy_hands
 
 from simgan_core import hand_figures, hand_widgets
-from simgan_core.evaluation.hand_comparison import HAND_ARMS, HandComparison
+from simgan_core.evaluation.hand_comparison import BOUND, HAND_ARMS, HandComparison
 from simgan_core.hand_crop import encode_depth, to_crop_pixels, xyz_to_uvd
 
 
@@ -18,7 +18,8 @@ def comparison() -> HandComparison:
     rng = np.random.default_rng(0)
     truth = rng.uniform(10, 46, (20, 14, 2)).astype(np.float32)
     predicted = {
-        arm.name: truth + rng.normal(0, 1 + k / 4, (2, 20, 14, 2)).astype(np.float32) for k, arm in enumerate(HAND_ARMS)
+        arm.name: truth + rng.normal(0, 1 + k / 4, (2, 20, 14, 2)).astype(np.float32)
+        for k, arm in enumerate((*HAND_ARMS, BOUND))
     }
     return HandComparison(truth, predicted, (0, 1), 56)
 
@@ -44,10 +45,20 @@ def test_figures_draw(comparison: HandComparison) -> None:
     assert len(made[0].axes) == 2 * 3 * 4
     assert [len(figure.axes) for figure in made[1:4]] == [1, 1, 1]
     rows = hand_figures.hand_table_rows(comparison)
-    assert [row[0] for row in rows] == [arm.title for arm in HAND_ARMS]
+    assert [row[0] for row in rows] == [arm.title for arm in (*HAND_ARMS, BOUND)]
     assert all(row[4] <= row[2] <= row[5] for row in rows), "the interval holds the value at 5 px"
     for figure in made:
         plt.close(figure)
+
+
+@pytest.mark.parametrize("bars", [1, 2, 5, 6])
+def test_bars_of_a_group_stand_side_by_side(bars: int) -> None:
+    groups = np.arange(3)
+    placed = [hand_figures.bar_places(groups, bar, bars) for bar in range(bars)]
+    edges = np.array([[at - width / 2, at + width / 2] for at, width in placed])  # bars, 2, groups
+    assert (edges[1:, 0] >= edges[:-1, 1]).all(), "no bar covers the next one"
+    assert (edges[-1, 1][:-1] < edges[0, 0][1:]).all(), "nor the next group's"
+    assert np.allclose(edges[:, :, 0].mean(), 0), "the group stands at its number"
 
 
 @pytest.mark.filterwarnings("error")

@@ -18,7 +18,7 @@ from simgan_core.config_hand import HandConfig, HandDataConfig, hand_profile, sm
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.prepare_hands import NAMES, prepare_hands
 from simgan_core.datasets.store import Store
-from simgan_core.evaluation.hand_comparison import joints_uv
+from simgan_core.evaluation.hand_comparison import joints_uv, rows_of_views
 from simgan_core.run_folder import RunFolder
 
 MESH = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data")) / "hand_mesh"
@@ -38,6 +38,12 @@ def test_embedded_stores(tmp_path: Path) -> None:
     assert joints_uv(stores["test"]).shape == (4, 14, 2)
     for a, b in (("test", "validation"), ("test", "target"), ("validation", "target")):
         assert not (stores[a].images()[:2, None] == stores[b].images()[None, :2]).all(axis=(2, 3, 4)).any(), (a, b)
+    assert prepared.recorded is not None
+    recorded, frontal = Store.open(prepared.recorded), rows_of_views(stores["synthetic"], 1)
+    assert np.array_equal(joints_uv(recorded), joints_uv(stores["synthetic"])[frontal]), "the same hands and poses"
+    clean, seen = stores["synthetic"].images(frontal), recorded.images()
+    assert (clean != seen).any(axis=(1, 2, 3)).all(), "every one went through the camera"
+    assert ((clean > 0) == (seen > 0)).mean() > 0.95, "which moves edges, not hands"
     written = (tmp_path / "test" / "store.json").stat().st_mtime_ns
     prepare_hands("embedded", TINY, None, tmp_path)
     assert (tmp_path / "test" / "store.json").stat().st_mtime_ns == written, "nothing was out of date"
@@ -50,7 +56,7 @@ def test_full_takes_nyus_splits(root: Path, tmp_path: Path) -> None:  # noqa: F8
     out = tmp_path / "stores"
     config = replace(TINY, data=HandDataConfig(poses=2, target_poses=9, validation=2, test=9))
     prepared = prepare_hands("full", config, root, out)
-    assert not prepared.is_standin
+    assert not prepared.is_standin and prepared.recorded is None
     counts = {name: len(Store.open(out / name)) for name in NAMES}
     # Of four training frames the last one is held back for validation.
     assert counts == {"synthetic": 6, "target_labels": 9, "target": 9, "validation": 1, "test": 2}
@@ -101,7 +107,7 @@ def test_from_renders_to_table_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     hands = hand_stages.open_hands(RunFolder.open(tmp_path / "run", data="embedded", profile_name="smoke"))
     hand_stages.train_hand_refiners(hands, workers=1, progress=False)
     first = hand_stages.compare_hands(hands, workers=1, progress=False)
-    assert set(first.predicted) == {"raw", "refined", "real", "raw_3views", "refined_3views"}
+    assert set(first.predicted) == {"raw", "refined", "real", "raw_3views", "refined_3views", "recorded"}
     assert first.predicted["raw"].shape == (2, 4, 14, 2)
     images = hand_stages.frontal(hands.stores.synthetic, 3)
     local, whole = (hand_stages.refined_images(hands, kind, images, hands.seeds) for kind in ("local", "global"))

@@ -1,6 +1,7 @@
 """The report: what programs read from it, what may be published, and that numbers come from the run alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,10 @@ def test_files_hold_what_the_contract_says(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {"commit", "configuration", "seeds", "packages", "device", "wall_s"} <= set(provenance)
     assert provenance["wall_s"] == {"01_data": 12.5}
+    command = f"simgan reproduce --data {run.data} --profile {run.config.profile}"
+    assert provenance["command"] == command
+    more = RunFolder.create(run.path, data=run.data, config=replace(run.config, seeds=len(run.seeds) + 5))
+    assert report.provenance(more)["command"] == f"{command} --seeds {len(run.seeds) + 5}"
     page = index.read_text()
     assert "4.70° (4.50 to 5.00)" in page and "33.0 % (25.0 to 40.0)" in page
     assert page.count('class="verdict supported"') == 1

@@ -175,6 +175,18 @@ def test_a_plan_that_cannot_work_is_refused(tmp_path: Path, arguments: dict[str,
     assert not (tmp_path / "report").exists()
 
 
+def test_more_seeds_leave_ablations_and_hands_as_they_are(tmp_path: Path) -> None:
+    def made_with(seeds: int) -> dict[str, str]:
+        plan = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=seeds)
+        assert plan.run.ablation_seeds == plan.run.seeds[:3]
+        return {step["name"]: step["made_with"] for step in plan.workflow()["steps"]}
+
+    two, three, eight = (made_with(seeds) for seeds in (2, 3, 8))
+    ablations = {"03_history", "04_local_vs_global", "08_hand_pose"}
+    assert {name for name in three if three[name] == eight[name]} == {"01_data", "02_training", *ablations}
+    assert all(two[name] != three[name] for name in ablations), "up to that number they follow the run's"
+
+
 def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     plan = reproduce.plan("embedded", "smoke", out=tmp_path / "a", seeds=3, jobs=4)

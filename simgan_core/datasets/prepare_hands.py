@@ -6,6 +6,8 @@ target_labels  the same images with labels: for the arm 'real' alone
 validation     labelled frontal target images that no training sees: the target's edges are measured on them
                (`hand_edges`), which is how settings of R can be judged without a label and without the test
 test           labelled frontal target images that nothing else has seen
+recorded       with a stand-in alone: the synthetic hands, frontal, as the stand-in's camera records them; what no
+               refiner of pixels can be expected to beat, as it has the target's camera and the synthetic hands' shape
 
 embedded  synthetic: the procedural hand. Target: a *stand-in*, another hand recorded by a Kinect-style camera.
 mini      synthetic: the skinned meshes of the data root and the procedural hand in turn, so that an estimator meets
@@ -37,26 +39,29 @@ from simgan_core.simulators.kinect import KinectCamera
 
 VIEWS = 3
 NAMES = ("synthetic", "target_labels", "target", "validation", "test")
+RECORDED = "recorded"
 SIMULATOR = (PACKAGE / "simulators" / "hand_simulate.py",)
 ADAPTER = (PACKAGE / "datasets" / "nyu.py",)
 
 
 @dataclass(frozen=True)
 class PreparedHands:
-    """Where the stores are; `target_labels` is for the arm 'real' alone."""
+    """Where the stores are; `target_labels` is for the arm 'real' alone, `recorded` is None without a stand-in."""
 
     synthetic: Path
     target_labels: Path
     target: Path
     validation: Path
     test: Path
+    recorded: Path | None
     is_standin: bool
 
     @classmethod
     def at(cls, out: Path, *, is_standin: bool) -> PreparedHands:
         """The stores of that folder."""
         synthetic, target_labels, target, validation, test = (out / name for name in NAMES)
-        return cls(synthetic, target_labels, target, validation, test, is_standin)
+        recorded = out / RECORDED if is_standin else None
+        return cls(synthetic, target_labels, target, validation, test, recorded, is_standin)
 
     @property
     def complete(self) -> bool:
@@ -105,7 +110,8 @@ def _rendered(mesh: Path | None, config: HandConfig, seed: int, out: Path) -> li
     streams = [4 * seed + part for part in range(4)]  # of random numbers, one per store
     named: dict[str, Any] = {"assets": "procedural", "meshes": {} if mesh is None else _checksums(mesh)}
     sizes = config.data
-    stand_in: dict[str, Any] = {"ranges": target_ranges(), "sensor": KinectCamera()}
+    sensor = KinectCamera()
+    stand_in: dict[str, Any] = {"ranges": target_ranges(), "sensor": sensor}
     labelled = _renders("target_labels", sizes.target_poses * VIEWS, config, streams[1], target, {}, **stand_in)
     return [
         _renders("synthetic", sizes.poses * VIEWS, config, streams[0], source, named, ranges=HandRanges()),
@@ -113,6 +119,7 @@ def _rendered(mesh: Path | None, config: HandConfig, seed: int, out: Path) -> li
         _without_labels(labelled, config, out),
         _renders("validation", sizes.validation, config, streams[2], target, {}, views=1, **stand_in),
         _renders("test", sizes.test, config, streams[3], target, {}, views=1, **stand_in),
+        _renders(RECORDED, sizes.poses, config, streams[0], source, named, views=1, ranges=HandRanges(), sensor=sensor),
     ]
 
 

@@ -40,7 +40,7 @@ class HandArm:
 
     name: str
     title: str
-    source: Literal["synthetic", "refined", "target"]
+    source: Literal["synthetic", "refined", "target", "recorded"]
     views: int = 1
 
 
@@ -51,17 +51,23 @@ HAND_ARMS: tuple[HandArm, ...] = (
     HandArm("raw_3views", "Synthetic, 3 views", "synthetic", views=3),
     HandArm("refined_3views", "Refined synthetic, 3 views", "refined", views=3),
 )
-HAND_TITLES: Mapping[str, str] = {arm.name: arm.title for arm in HAND_ARMS}
+BOUND = HandArm("recorded", "Synthetic, recorded by the target's camera", "recorded")
+"""Not in the paper: about what a perfect refiner of pixels would reach. Only a modelled target can be rendered so."""
+HAND_TITLES: Mapping[str, str] = {arm.name: arm.title for arm in (*HAND_ARMS, BOUND)}
 
 
 @dataclass(frozen=True)
 class HandData:
-    """Labelled stores: renders, the target's training images (for 'real'), the test; per seed the refined renders."""
+    """Labelled stores: renders, the target's training images (for 'real'), the test; per seed the refined renders.
+
+    `recorded` are the renders as the target's camera sees them, for the arm `BOUND`.
+    """
 
     synthetic: Path
     target: Path
     test: Path
     refined: Mapping[int, Path]
+    recorded: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,12 @@ def training_store(arm: HandArm, seed: int, data: HandData) -> Path:
                 f"no refined hands for seed {seed}; found seeds {sorted(data.refined)}. Train the refiner with it."
             )
         return data.refined[seed]
+    if arm.source == "recorded":
+        if data.recorded is None:
+            raise FileNotFoundError(
+                f"arm {arm.name!r} needs renders as the target's camera records them; none were named. Leave it out."
+            )
+        return data.recorded
     return data.target if arm.source == "target" else data.synthetic
 
 
