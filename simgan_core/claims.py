@@ -196,7 +196,7 @@ class ClaimResult:
 
 
 def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str = "") -> ClaimResult:
-    """Compare an estimate with the threshold that its claim fixed beforehand.
+    """Compare an estimate with the threshold that its claim fixed beforehand; values by seed are added to the note.
 
     The verdict is 'not evaluated' without an estimate or a threshold, and under the profile `smoke`, whose few steps
     only show that the code runs.
@@ -220,8 +220,21 @@ def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str =
         )
     return ClaimResult(
         claim.id, claim.title, claim.paper, estimate.value, estimate.low, estimate.high, claim.unit,
-        estimate.seeds, estimate.n, _verdict(claim, estimate, profile), claim.notebook, _text(claim.threshold), note,
+        estimate.seeds, estimate.n, _verdict(claim, estimate, profile), claim.notebook, _text(claim.threshold),
+        "; ".join(part for part in (note, seeds_alone(estimate)) if part),
     )  # fmt: skip
+
+
+def seeds_alone(estimate: Interval) -> str:
+    """What the seeds say without the images: each seed's value, and Student's interval of their mean; else ''."""
+    from simgan_core.evaluation.statistics import t_interval
+
+    values: tuple[float, ...] = getattr(estimate, "by_seed", ())
+    interval = t_interval(values)
+    if interval is None:
+        return ""
+    each = ", ".join(f"{value:+.3g}" for value in values)
+    return f"by seed {each}; t interval over seeds alone {interval[0]:.3g} to {interval[1]:.3g}"
 
 
 def _verdict(claim: Claim, estimate: Interval, profile: str) -> Verdict:

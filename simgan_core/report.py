@@ -66,15 +66,11 @@ def _metrics_of(folder: Path, seeds: Sequence[int]) -> dict[str, Row]:
 
 def over_seeds(rows: Sequence[Mapping[str, Any]]) -> Metric:
     """Mean of one metric over seeds, with the 95 % t interval; a single seed has no interval."""
-    from scipy import stats
+    from simgan_core.evaluation.statistics import t_interval
 
     values = [float(row["value"]) for row in rows]
     mean = sum(values) / len(values)
-    low = high = None
-    if len(values) > 1:
-        deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-        low, high = mean - half, mean + half
+    low, high = t_interval(values) or (None, None)
     return Metric(mean, low, high, str(rows[0]["unit"]), len(values), sum(int(row["n"]) for row in rows))
 
 

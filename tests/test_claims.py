@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from simgan_core.claims import BY_ID, CLAIMS, Threshold, judge
+from simgan_core.evaluation.statistics import two_level_bootstrap
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ def test_a_result_carries_what_the_contract_names() -> None:
     assert {
         "id", "title", "paper", "ours", "low", "high", "unit", "seeds", "n", "verdict", "notebook"
     } <= set(row)  # fmt: skip
+
+
+def test_the_note_tells_what_each_seed_says() -> None:
+    """Three seeds that disagree show in the note, however many images narrow the bootstrap's interval."""
+    differences = np.array([1.0, 2.0, 6.0])[:, None] + np.tile([-1.0, 1.0], 400)
+    result = judge("C2", two_level_bootstrap(differences), profile="cpu", note="of real images")
+    assert result.verdict == "supported" and result.low is not None and result.low > 0
+    # Student, 2 degrees of freedom: 3 +- 4.303 * 2.646 / sqrt(3)
+    assert result.note == "of real images; by seed +1, +2, +6; t interval over seeds alone -3.57 to 9.57"
+    assert judge("C2", two_level_bootstrap(differences[:1]), profile="cpu").note == "", "one seed has no spread"
 
 
 def test_nonsense_is_refused() -> None:

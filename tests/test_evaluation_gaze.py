@@ -10,7 +10,7 @@ import pytest
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.evaluation.gaze import evaluate_gaze, evaluate_gaze_files
-from simgan_core.evaluation.statistics import mean_interval, paired_difference, two_level_bootstrap
+from simgan_core.evaluation.statistics import mean_interval, paired_difference, t_interval, two_level_bootstrap
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 PUBLISHED = DATA_ROOT / "mpiigaze" / "published_lenet_leave_one_out.npz"
@@ -107,6 +107,15 @@ def test_mean_and_function_agree_and_are_repeatable() -> None:
     assert fast.value == pytest.approx(slow.value)
     assert fast.low == pytest.approx(slow.low, rel=0.02) and fast.high == pytest.approx(slow.high, rel=0.02)
     assert two_level_bootstrap(errors) == fast and two_level_bootstrap(errors, seed=1) != fast
+
+
+def test_an_estimate_keeps_what_each_seed_says_alone() -> None:
+    errors = np.arange(24.0).reshape(3, 4, 2)
+    assert two_level_bootstrap(errors).by_seed == (3.5, 11.5, 19.5)
+    largest = two_level_bootstrap(errors, statistic=lambda drawn: float(drawn.max()))
+    assert largest.by_seed == (7.0, 15.0, 23.0)
+    assert t_interval((1.0,)) is None
+    assert t_interval((-1.0, 1.0)) == pytest.approx((-12.706, 12.706), abs=1e-3)
 
 
 def test_trailing_axes_stay_together() -> None:
