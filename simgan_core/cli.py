@@ -1,4 +1,4 @@
-"""The `simgan` command line: simulate, train, select, refine, evaluate, study, reproduce, bench.
+"""The `simgan` command line: data, simulate, train, select, refine, gaze, evaluate, study, reproduce, bench.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
 are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
@@ -15,6 +15,7 @@ import typer
 
 from simgan_core import __version__
 from simgan_core.cli_data import data_app, simulate_app
+from simgan_core.cli_gaze import gaze_app
 from simgan_core.cli_study import study_app
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score predictions against labels.")
 app.add_typer(data_app, name="data")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(gaze_app, name="gaze")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(study_app, name="study")
 
@@ -129,7 +131,10 @@ def refine(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A store, or a folder of images (with label files).")],
     out: Annotated[Path, typer.Argument(help="Where the refined images go; must not exist.")],
     resize: Annotated[
-        bool, typer.Option("--resize", help="Resize a folder's images to the refiner's size; labels in pixels break.")
+        bool,
+        typer.Option(
+            "--resize", help="Crop and resize a folder's images as 'simgan train' does; labels in pixels break."
+        ),
     ] = False,
 ) -> None:
     """Refine images: store to store or folder to folder, names and labels copied."""
@@ -190,7 +195,7 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the data sets; default SIMGAN_DATA_ROOT, else data/.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report, its work beside it; default reports/<profile>-<data>.")
+        Path | None, typer.Option(help="Folder of the report, its work in DIR/run; default in reports/ and runs/.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Notebooks, e.g. 07 or 03,07, and what they need.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
@@ -213,7 +218,7 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure this machine: images/s of the renderer, the refiner, Algorithm 1 and the gaze CNN."""
+    """Measure this machine: images/s of the renderers, the refiners, Algorithm 1 and the gaze CNN."""
     from simgan_core import bench as measured
     from simgan_core.config import profile as chosen_profile
 

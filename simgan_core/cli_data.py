@@ -81,6 +81,36 @@ def fetch_data(
     typer.echo(str(fetch(name, find_data_root(out))))
 
 
+@data_app.command("import")
+def import_images(
+    folder: Annotated[Path, typer.Argument(help="A UnityEyes folder, or any folder of images (labels.csv is read).")],
+    out: Annotated[Path, typer.Argument(help="The store to write; must not exist.")],
+    size: Annotated[str, typer.Option(help="Height x width of the images in the store.")] = "35x55",
+    colour: Annotated[bool, typer.Option("--colour", help="RGB instead of grey.")] = False,
+    equalise: Annotated[
+        bool | None,
+        typer.Option(
+            help="Equalise histograms, as our renders are; default: UnityEyes' images alone.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Make a store of a folder of images: cropped to the aspect ratio, resized, and equalised if you say so."""
+    from simgan_core.datasets.folder import prepare_folder
+    from simgan_core.datasets.open_images import is_unityeyes
+    from simgan_core.datasets.unityeyes import prepare_unityeyes
+
+    rows, times, columns = size.lower().partition("x")
+    if not (times and rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise ValueError(f"--size {size!r} found; expected height x width in pixels, e.g. 35x55")
+    shape = (int(rows), int(columns))
+    if is_unityeyes(folder):
+        store = prepare_unityeyes(folder, out, size=shape, colour=colour, equalise=equalise is not False)
+    else:
+        store = prepare_folder(folder, out, size=shape, colour=colour, equalise=bool(equalise))
+    labels = ", ".join(name for name in store.columns if name != "file")
+    typer.echo(f"{out}: {len(store)} images, labels: {labels or 'none'}")
+
+
 @simulate_app.command("eyes")
 def simulate_eyes(
     count: Annotated[int, typer.Option(min=1, help="Number of images.")],
@@ -94,6 +124,9 @@ def simulate_eyes(
     ranges: Annotated[
         Path | None, typer.Option(help="What varies, and how far (.json of 'simgan fit'); default: EyeRanges.")
     ] = None,
+    gaze_of: Annotated[
+        Path | None, typer.Option(help="A store whose gaze labels are drawn from; default: uniform within the ranges.")
+    ] = None,
     camera: Annotated[
         Path | None, typer.Option(help="What takes the pictures (.json of 'simgan fit --camera-out'); default: none.")
     ] = None,
@@ -102,6 +135,7 @@ def simulate_eyes(
     ] = ImageFormat.STORE,
 ) -> None:
     """Render labelled eyes, equalised and framed as in MPIIGaze (35 x 55), with gaze, head pose and landmarks."""
+    from simgan_core.datasets.store import Store
     from simgan_core.simulators.camera_file import load_camera
     from simgan_core.simulators.eye import EyeSimulator
     from simgan_core.simulators.ranges import EyeRanges, load_ranges
@@ -111,6 +145,8 @@ def simulate_eyes(
     if camera is not None and form is ImageFormat.UNITYEYES:
         raise ValueError(f"--camera {camera} with --format unityeyes found; a store expected: blur is in its pixels")
     within = EyeRanges() if ranges is None else load_ranges(ranges)
+    if gaze_of is not None:
+        within = within.with_prior(Store.open(gaze_of).pitch_yaw())
     sensor = None if camera is None else load_camera(camera)
     eye_assets = load_assets(assets)
     if form is ImageFormat.UNITYEYES:

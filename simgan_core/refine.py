@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from simgan_core.allocator import keep_freed_memory
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.folder import centre_window
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.images import resize, to_float, to_grey, to_uint8
 from simgan_core.models import Refiner, to_channels_last
@@ -77,7 +78,8 @@ def refine_folder(
     """Refine every image of a folder, file names kept; all other files (labels) are copied, subfolders too.
 
     A grey refiner turns colour images grey. Images must have the size that the refiner was trained on, as labels in
-    pixels would no longer hold; `resize_images` resizes them (bilinear) where no such labels matter.
+    pixels would no longer hold; `resize_images` crops and resizes them as `open_images` does for training, where no
+    such labels matter.
 
     Raises:
         DataError: no images, an unreadable image, or one of another size; before anything is written.
@@ -153,7 +155,8 @@ def _check_pictures(folder: Path, pictures: list[Path], size: tuple[int, int] | 
                 path,
                 found=f"{shape[0]} x {shape[1]} pixels",
                 expected=f"{size[0]} x {size[1]}, which the refiner was trained on",
-                remedy="crop the images as for training (simgan data prepare), or have them resized",
+                remedy="let --resize crop and resize them as for training (labels in pixels then no longer hold), or "
+                "refine a store of them, made by simgan data import",
             )
 
 
@@ -166,8 +169,8 @@ def _read_picture(path: Path, refiner: Refiner) -> UInt8:
         image = to_grey(image)
     elif image.shape[1] == 1:
         image = image.expand(-1, 3, -1, -1)
-    refined: UInt8 = resize(image, refiner.size).numpy()
-    return refined
+    fitted: UInt8 = resize(centre_window(image, refiner.size), refiner.size).numpy()
+    return fitted
 
 
 def _write_picture(image: UInt8, path: Path) -> None:

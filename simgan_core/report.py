@@ -23,6 +23,10 @@ from simgan_core.run_folder import Metric, RunFolder
 Row = dict[str, Any]
 
 
+MEASURING = "0[1-8]_*"
+"""Result folders of the notebooks that measure; the scorecard shows what they wrote."""
+
+
 def collect_claims(run: RunFolder) -> list[Row]:
     """All claims in the paper's order; those that no notebook of this run has judged are 'not evaluated'."""
     judged = {row["id"]: row for file in _results(run, "claims.json") for row in read_json(file)}
@@ -47,7 +51,7 @@ def collect_metrics(run: RunFolder) -> dict[str, Row]:
 
 def _notebook_folders(run: RunFolder) -> list[Path]:
     """Result folders of the measuring notebooks (01 to 08), in order."""
-    return [path for path in sorted(run.path.glob("0[1-8]_*")) if path.is_dir()]
+    return [path for path in sorted(run.path.glob(MEASURING)) if path.is_dir()]
 
 
 def _results(run: RunFolder, name: str) -> list[Path]:

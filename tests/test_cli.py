@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from simgan_core.cli import app
 from simgan_core.datasets.store import Store
 
-COMMANDS = ["train", "select", "refine", "evaluate gaze", "reproduce", "data prepare", "data fetch", "simulate eyes"]
+COMMANDS = [
+    "train", "select", "refine", "evaluate gaze", "reproduce", "data prepare", "data fetch", "data import",
+    "simulate eyes", "gaze train", "gaze predict",
+]  # fmt: skip
 RUNNER = CliRunner()
 
 

@@ -13,7 +13,7 @@ embedded  synthetic: the procedural hand. Target: a *stand-in*, another hand rec
 mini      synthetic: the skinned meshes of the data root and the procedural hand in turn, so that an estimator meets
           more than one shape. Target: the same stand-in, of a build that none of them has; real frames are not among
           the mini data, so it is never called real.
-full      NYU Hand Pose where its folder is there: synthetic doubles and real frames of its training split, test on
+full      NYU Hand Pose: synthetic doubles and real frames of its training split, test on
           its test split; validation from the end of the training split.
 """
 

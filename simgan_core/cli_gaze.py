@@ -1,0 +1,79 @@
+"""The command `simgan gaze`: train a gaze CNN on labelled images, refined ones above all, and ask it about others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+gaze_app = typer.Typer(no_args_is_help=True, help="Train a gaze estimator on refined images, and use it.")
+
+
+@gaze_app.command("train")
+def train_gaze(
+    images: Annotated[Path, typer.Argument(help="A store with pitch and yaw, a UnityEyes folder, or a folder with "
+                                                "labels.csv (file, pitch, yaw in radians).")],
+    out: Annotated[Path, typer.Argument(help="The weights to write (.safetensors); must not exist.")],
+    profile: Annotated[str, typer.Option(help="Width, steps and batch: smoke, cpu, gpu or paper.")] = "cpu",
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Vary light, blur, noise and framing of the training images.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default the profile's.")] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="Images are RGB.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:  # fmt: skip
+    """Train the paper's gaze CNN from scratch (section 3.1)."""
+    from dataclasses import replace
+
+    from simgan_core.config import profile as named_profile
+    from simgan_core.datasets.open_images import open_images
+    from simgan_core.gaze_estimator import save_gaze_cnn, train_gaze_cnn
+
+    if out.suffix != ".safetensors" or out.exists():
+        raise ValueError(f"{out} found; expected the name of a new file that ends in .safetensors")
+    config = named_profile(profile)
+    settings = config.gaze if steps is None else replace(config.gaze, steps=steps)
+    store = open_images(images, config.data.size, colour=colour)
+    if not {"pitch", "yaw"} <= set(store.columns):
+        raise ValueError(
+            f"{images} has the labels {sorted(store.columns) or 'none'}; expected pitch and yaw in radians. Give a "
+            "store of 'simgan simulate eyes' or of refined ones, or add a labels.csv (data/README.md)."
+        )
+    model = train_gaze_cnn(store, store.pitch_yaw(), settings, seed=seed, augment=augment, device=device)
+    save_gaze_cnn(model, out)
+    typer.echo(f"{out}\nnext: simgan gaze predict {out} IMAGES OUT.npz")
+
+
+@gaze_app.command("predict")
+def predict_gaze(
+    weights: Annotated[Path, typer.Argument(help="Weights of 'simgan gaze train'.")],
+    images: Annotated[Path, typer.Argument(help="A store, or a folder of images: cropped and resized as in training.")],
+    out: Annotated[Path, typer.Argument(help="The .npz to write: `predicted` [N, 2], pitch and yaw in radians; labels, "
+                                             "if there are any, as `pitch_yaw`; files' names as `files`.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:  # fmt: skip
+    """Estimate the gaze of every image; 'simgan evaluate gaze OUT OUT' scores the answers where labels are known."""
+    import numpy as np
+
+    from simgan_core.datasets.open_images import open_images
+    from simgan_core.gaze_estimator import load_gaze_cnn, predict
+    from simgan_core.precision import resolve_device
+
+    if out.suffix != ".npz":
+        raise ValueError(f"{out} found; expected a name that ends in .npz")
+    model = load_gaze_cnn(weights).to(resolve_device(device))
+    store = open_images(images, model.size, colour=model.channels == 3)
+    arrays = {"predicted": predict(model, store)}
+    if {"pitch", "yaw"} <= set(store.columns):
+        arrays["pitch_yaw"] = store.pitch_yaw()
+    if "file" in store.columns:
+        arrays["files"] = store.annotations(["file"])["file"].to_numpy(dtype=str)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial.npz")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any array for `allow_pickle`
+    os.replace(partial, out)
+    typer.echo(str(out))

@@ -1,0 +1,112 @@
+"""Somebody's own images through the command line: into a store, refined, and to a gaze estimator and its score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from simgan_core.checkpoints import save_refiner
+from simgan_core.cli import app
+from simgan_core.config import profile
+from simgan_core.datasets.open_images import open_images
+from simgan_core.datasets.store import Store
+from simgan_core.models import Refiner
+from simgan_core.refine import refine_images
+
+RUNNER = CliRunner()
+
+
+def simgan(*arguments: object) -> str:
+    done = RUNNER.invoke(app, [str(part) for part in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve wide, dark photographs with gaze labels."""
+    rng, place = np.random.default_rng(0), tmp_path / "photographs"
+    place.mkdir()
+    names = [f"{k:02}.png" for k in range(12)]
+    for name in names:
+        Image.fromarray(rng.integers(20, 60, (70, 200), dtype=np.uint8)).save(place / name)
+    labels = pd.DataFrame({"file": names, "pitch": rng.uniform(-0.3, 0, 12), "yaw": rng.uniform(-0.3, 0.3, 12)})
+    labels.to_csv(place / "labels.csv", index=False)
+    return place
+
+
+def test_a_folder_becomes_a_store(folder: Path, tmp_path: Path) -> None:
+    assert "12 images, labels: pitch, yaw" in simgan("data", "import", folder, tmp_path / "plain")
+    plain = Store.open(tmp_path / "plain")
+    assert plain.size == (35, 55) and plain.images().max() < 60
+    simgan("data", "import", folder, tmp_path / "equalised", "--equalise", "--size", "36x60")
+    equalised = Store.open(tmp_path / "equalised")
+    assert equalised.size == (36, 60)
+    spread = [float(np.std(store.images(), axis=(1, 2, 3)).min()) for store in (plain, equalised)]
+    assert spread[0] < 15 and spread[1] > 60, "flat grey levels from 0 to 255 spread by 74"
+    with pytest.raises(ValueError, match="--size '35' found; expected height x width"):
+        simgan("data", "import", folder, tmp_path / "x", "--size", "35")
+    assert not (tmp_path / "x").exists()
+
+
+def test_unityeyes_images_are_equalised_unless_told_otherwise(tmp_path: Path) -> None:
+    simgan("simulate", "eyes", "--count", 2, "--out", tmp_path / "eyes", "--format", "unityeyes")
+    simgan("data", "import", tmp_path / "eyes", tmp_path / "default")
+    simgan("data", "import", tmp_path / "eyes", tmp_path / "raw", "--no-equalise")
+    default, raw = (Store.open(tmp_path / name) for name in ("default", "raw"))
+    assert {"pitch", "yaw"} <= set(default.columns)
+    assert np.array_equal(default.images(), open_images(tmp_path / "eyes", cache=tmp_path / "c").images())
+    assert not np.array_equal(default.images(), raw.images())
+
+
+def test_refine_crops_as_training_does(folder: Path, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        refiner = Refiner(profile("smoke").refiner, (35, 55))
+    save_refiner(refiner, tmp_path / "r.safetensors", profile("smoke"), seed=0, step=1)
+    simgan("refine", tmp_path / "r.safetensors", folder, tmp_path / "refined", "--resize")
+    expected = refine_images(refiner, open_images(folder, cache=tmp_path / "cache").images())
+    found = np.stack([np.array(Image.open(path)) for path in sorted((tmp_path / "refined").glob("*.png"))])
+    assert np.array_equal(found, expected[:, 0]), "the images that the refiner was trained on, not stretched ones"
+
+
+def test_gaze_from_labelled_images_to_a_score(folder: Path, tmp_path: Path) -> None:
+    simgan("simulate", "eyes", "--count", 24, "--out", tmp_path / "eyes")
+    weights = tmp_path / "gaze.safetensors"
+    simgan("gaze", "train", tmp_path / "eyes", weights, "--profile", "smoke", "--steps", 3, "--augment")
+    simgan("gaze", "predict", weights, tmp_path / "eyes", tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz") as arrays:
+        assert set(arrays) == {"predicted", "pitch_yaw"}
+        assert arrays["predicted"].shape == (24, 2) and np.isfinite(arrays["predicted"]).all()
+        assert np.array_equal(arrays["pitch_yaw"], Store.open(tmp_path / "eyes").pitch_yaw())
+    score = json.loads(simgan("evaluate", "gaze", tmp_path / "p.npz", tmp_path / "p.npz", "--json"))
+    assert score["n"] == 24 and 0 < score["mean_error_deg"] < 90
+
+    (folder / "labels.csv").unlink()
+    simgan("gaze", "predict", weights, folder, tmp_path / "own.npz")
+    with np.load(tmp_path / "own.npz") as arrays:
+        assert arrays["files"].tolist() == [f"{k:02}.png" for k in range(12)] and "pitch_yaw" not in arrays
+        assert arrays["predicted"].shape == (12, 2)
+    with pytest.raises(ValueError, match=r"has the labels .*; expected pitch and yaw in radians"):
+        simgan("gaze", "train", folder, tmp_path / "new.safetensors")
+    with pytest.raises(ValueError, match="expected the name of a new file"):
+        simgan("gaze", "train", tmp_path / "eyes", weights)
+    with pytest.raises(ValueError, match=r"ends in \.npz"):
+        simgan("gaze", "predict", weights, folder, tmp_path / "own.txt")
+
+
+def test_gaze_can_follow_another_stores(folder: Path, tmp_path: Path) -> None:
+    labels = pd.read_csv(folder / "labels.csv")
+    labels.assign(pitch=-0.1, yaw=np.where(labels.index % 2, 0.3, -0.3)).to_csv(folder / "labels.csv", index=False)
+    simgan("data", "import", folder, tmp_path / "store")
+    simgan("simulate", "eyes", "--count", 40, "--out", tmp_path / "eyes", "--gaze-of", tmp_path / "store")
+    yaw = Store.open(tmp_path / "eyes").pitch_yaw()[:, 1]
+    assert np.abs(np.abs(yaw) - 0.3).max() < 0.1, "near one of the two, where uniform gaze would fill the middle"
+    assert 10 < (yaw > 0).sum() < 30
