@@ -31,10 +31,13 @@ from simgan_core.checkpoints import REFINER, load_refiner
 from simgan_core.config import Config, with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
 from simgan_core.gaze_estimator import predict, save_gaze_cnn, train_gaze_cnn
+from simgan_core.locks import alone
 from simgan_core.models import Refiner
+from simgan_core.precision import resolve_device
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images
 from simgan_core.run_folder import RunFolder
@@ -143,6 +146,7 @@ class Ablation:
     truth: Floats
     synthetic: Store
     count: int
+    groups: NDArray[Any] | None = None
 
     def title(self, name: str) -> str:
         """What tables and figures call a variant."""
@@ -156,11 +160,11 @@ class Ablation:
 
     def mean_error_deg(self, name: str) -> Estimate:
         """Mean angular error with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_deg(name))
+        return two_level_bootstrap(self.errors_deg(name), groups=self.groups)
 
     def difference_deg(self, worse: str, better: str) -> Estimate:
         """By how many degrees the error of `worse` exceeds that of `better`; seeds and images paired."""
-        return two_level_bootstrap(self.errors_deg(worse) - self.errors_deg(better))
+        return two_level_bootstrap(self.errors_deg(worse) - self.errors_deg(better), groups=self.groups)
 
     def renders(self) -> Images:
         """The raw renders [M, C, H, W] whose refined versions `refined` returns."""
@@ -206,8 +210,9 @@ def train_variants(
         do_job, unique(list(jobs.values())), title="variants: train, refine, test", workers=workers, progress=progress
     )
     folders = {name: tuple(jobs[name, seed].folder for seed in seeds) for name in wanted}
-    synthetic, truth = Store.open(stores["synthetic"]), Store.open(stores["test"]).pitch_yaw().copy()
-    return Ablation(tuple(variants), seeds, folders, truth, synthetic, refined_count(run.config, synthetic))
+    synthetic, test = Store.open(stores["synthetic"]), Store.open(stores["test"])
+    truth, count = test.pitch_yaw().copy(), refined_count(run.config, synthetic)
+    return Ablation(tuple(variants), seeds, folders, truth, synthetic, count, groups_of(test))
 
 
 def feature_net(run: RunFolder, seed: int = 0) -> Path:
@@ -241,7 +246,7 @@ def settings_key(synthetic: Store, real: Store, config: Config) -> str:
 def do_job(job: Job) -> None:
     """Train, refine and test, as far as it is not done; a second process that wants the same waits for the first."""
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with stages.alone(job.folder.with_suffix(".lock")):
+    with alone(job.folder.with_suffix(".lock")):
         synthetic = Store.open(job.synthetic)
         images = synthetic.images(slice(0, job.count))
         if job.config is not None:
@@ -255,7 +260,7 @@ def _refined(job: Job, config: Config, synthetic: Store, real: Store, images: Im
     path, made_with = job.folder / "refined.npy", {"weights": sha256(job.folder / REFINER), "count": job.count}
     if not _is_made(path, made_with):
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, refine_images(load_refiner(job.folder), images))
+        np.save(partial, refine_images(load_refiner(job.folder).to(resolve_device("auto")), images))
         os.replace(partial, path)
         _note(path, made_with)
     return np.asarray(np.load(path, mmap_mode="c"))

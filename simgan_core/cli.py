@@ -71,7 +71,7 @@ def train(
     chosen = configuration.with_overrides(configuration.profile(profile), _settings(overrides))
     if colour:
         chosen = configuration.with_channels(chosen, 3)
-    stores = [open_images(path, chosen.data.size, colour=colour) for path in (synthetic, real)]
+    stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
     run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
 

@@ -33,37 +33,43 @@ def prepare_data(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write the stores that a run works on (synthetic, real, test); finished ones are kept."""
-    if hands:
-        found = _prepare_hands(data, profile, data_root, out, seed)
-        typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
-        return
+    from simgan_core.locks import LOCK, alone, refused_while_held
+    from simgan_core.run_folder import RunFolder
+
+    make = _prepare_hands if hands else _prepare_eyes
+    if out is not None:
+        found = make(data, profile, data_root, out, seed)
+    elif seed:
+        raise ValueError(f"--seed {seed} without --out found; a run's own stores have seed 0. Name another --out.")
+    else:
+        run = RunFolder.open("", data=data, profile_name=profile)
+        stores = run.path / "hands" / "stores" if hands else run.stores
+        # Trainings map these files: they must not change under them.
+        with refused_while_held(run.path / LOCK), alone(stores.parent / ".stores.lock"):
+            found = make(data, profile, data_root, stores, seed)
+    typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+def _prepare_eyes(data: str, profile: str, data_root: Path | None, out: Path, seed: int) -> dict[str, object]:
     from simgan_core.config import profile as named_profile
     from simgan_core.datasets.prepare import prepare
-    from simgan_core.run_folder import RunFolder, find_data_root
+    from simgan_core.run_folder import find_data_root
 
-    config = named_profile(profile)
-    root = find_data_root(data_root)
-    if out is None:
-        out = RunFolder.open("", data=data, profile_name=profile).stores
-    prepared = prepare(data, config, root, out, seed)
-    found = {
+    prepared = prepare(data, named_profile(profile), find_data_root(data_root), out, seed)
+    return {
         "synthetic": str(prepared.synthetic),
         "real": str(prepared.real),
         "test": str(prepared.test),
         "real_is_standin": prepared.real_is_standin,
     }
-    typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 
 
-def _prepare_hands(data: str, profile: str, data_root: Path | None, out: Path | None, seed: int) -> dict[str, object]:
+def _prepare_hands(data: str, profile: str, data_root: Path | None, out: Path, seed: int) -> dict[str, object]:
     from simgan_core.config_hand import hand_profile
     from simgan_core.datasets.prepare_hands import prepare_hands
-    from simgan_core.run_folder import RunFolder, find_data_root
+    from simgan_core.run_folder import find_data_root
 
-    config = hand_profile(profile)
-    if out is None:
-        out = RunFolder.open("", data=data, profile_name=profile).path / "hands" / "stores"
-    prepared = prepare_hands(data, config, find_data_root(data_root), out, seed)
+    prepared = prepare_hands(data, hand_profile(profile), find_data_root(data_root), out, seed)
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(prepared).items()}
 
 

@@ -27,6 +27,7 @@ from simgan_core.datasets.prepare import SIMULATOR, target_ranges
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.images import LUMA
+from simgan_core.locks import alone
 from simgan_core.provenance import code_fingerprint, read_json, write_json
 from simgan_core.regularisation import shift_of
 from simgan_core.run_folder import RunFolder
@@ -78,7 +79,7 @@ def colour_stores(run: RunFolder, *, progress: bool = True) -> tuple[Store, Stor
     made_with: dict[str, Any] = {"code": [code_fingerprint(source) for source in SIMULATOR], "count": count}
     made_with |= {"warm": list(WARM), "size": list(run.config.data.size), "target": describe_ranges(target_ranges())}
     stamp = folder / f"colour.{stages.MADE_WITH}"
-    with stages.alone(folder / ".colour.lock"):
+    with alone(folder / ".colour.lock"):
         paths = [folder / "colour_synthetic", folder / "colour_target"]
         made = stamp.is_file() and read_json(stamp) == made_with and all((p / "store.json").is_file() for p in paths)
         if not made:

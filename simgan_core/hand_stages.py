@@ -30,10 +30,12 @@ from simgan_core.evaluation.hand_comparison import (
 )
 from simgan_core.hand_models import load_hand_refiner
 from simgan_core.hand_training import train_hand_refiner
+from simgan_core.locks import alone
+from simgan_core.precision import resolve_device
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images, refine_store
 from simgan_core.run_folder import RunFolder
-from simgan_core.stages import MADE_WITH, _begin, alone
+from simgan_core.stages import MADE_WITH, _begin
 from simgan_core.workers import side_by_side
 
 KINDS = ("local", "global")
@@ -155,7 +157,10 @@ def frontal(store: Path, count: int) -> NDArray[np.uint8]:
 
 def refined_images(hands: HandRun, kind: str, images: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
     """`images` after the refiners of `kind`, uint8 [S, N, 1, H, W]."""
-    return np.stack([refine_images(load_hand_refiner(hands.refiner(kind, s)), images, batch=64) for s in seeds])
+    device = resolve_device("auto")
+    return np.stack(
+        [refine_images(load_hand_refiner(hands.refiner(kind, s)).to(device), images, batch=64) for s in seeds]
+    )
 
 
 def labels_of(store: Path, count: int) -> dict[str, NDArray[np.float64]]:

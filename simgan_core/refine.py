@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from simgan_core.allocator import keep_freed_memory
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.folder import centre_window
+from simgan_core.datasets.open_images import is_unityeyes
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.images import resize, to_float, to_grey, to_uint8
 from simgan_core.models import Refiner, to_channels_last
@@ -29,6 +30,8 @@ from simgan_core.precision import autocast, resolve_device
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 JPEG_QUALITY = 95
+FOLDER_BATCH = 256
+"""Pictures of a folder that are in memory at once."""
 UInt8 = NDArray[np.uint8]
 
 
@@ -73,7 +76,13 @@ def refine_store(
 
 
 def refine_folder(
-    refiner: Refiner, folder_in: Path, folder_out: Path, *, resize_images: bool = False, device: str = "auto"
+    refiner: Refiner,
+    folder_in: Path,
+    folder_out: Path,
+    *,
+    resize_images: bool = False,
+    device: str = "auto",
+    progress: bool = True,
 ) -> Path:
     """Refine every image of a folder, file names kept; all other files (labels) are copied, subfolders too.
 
@@ -82,7 +91,8 @@ def refine_folder(
     such labels matter.
 
     Raises:
-        DataError: no images, an unreadable image, or one of another size; before anything is written.
+        DataError: no images, an unreadable image, one of another size, or `resize_images` of a UnityEyes folder, whose
+            crop for training is another; before anything is written.
         FileExistsError: `folder_out` exists and is not empty.
 
     """
@@ -94,17 +104,28 @@ def refine_folder(
     files = sorted(path for path in folder_in.rglob("*") if path.is_file()) if folder_in.is_dir() else []
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     _check_pictures(folder_in, pictures, None if resize_images else refiner.size)
+    if resize_images and is_unityeyes(folder_in):
+        raise DataError(
+            folder_in,
+            found="a UnityEyes folder",
+            expected="a store of it, cropped about the eye and equalised as for training",
+            remedy="make one by simgan data import IN STORE, then simgan refine RUN STORE OUT",
+        )
     refiner = refiner.to(resolve_device(device))
     partial = folder_out.with_name(f".{folder_out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for path in files:
-            target = partial / path.relative_to(folder_in)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path in pictures:
-                _write_picture(refine_images(refiner, _read_picture(path, refiner))[0], target)
-            else:
-                shutil.copyfile(path, target)
+            (partial / path.relative_to(folder_in)).parent.mkdir(parents=True, exist_ok=True)
+        for path in set(files).difference(pictures):
+            shutil.copyfile(path, partial / path.relative_to(folder_in))
+        with tqdm(total=len(pictures), desc="refine", unit="image", disable=not progress) as bar:
+            for start in range(0, len(pictures), FOLDER_BATCH):
+                paths = pictures[start : start + FOLDER_BATCH]
+                refined = refine_images(refiner, np.concatenate([_read_picture(path, refiner) for path in paths]))
+                for path, image in zip(paths, refined, strict=True):
+                    _write_picture(image, partial / path.relative_to(folder_in))
+                bar.update(len(paths))
         if folder_out.exists():
             folder_out.rmdir()
         partial.rename(folder_out)

@@ -92,7 +92,8 @@ def _lambda(run: RunFolder, variant: Variant) -> float:
 def _measure(task: _Task) -> tuple[Estimate, PupilShift | None, float]:
     before = Store.open(task.synthetic).images(slice(0, task.count))
     after = before if task.refined is None else np.load(task.refined, mmap_mode="c")[: task.count]
-    real = Store.open(task.real).images(slice(0, task.count))
+    target = Store.open(task.real)
+    real = target.images(target.spread(task.count))
     auc = fresh_discriminator(after, real, steps=task.steps).auc
     change = float(np.abs(after.astype(np.float32) - before).mean())
     return auc, shift_of(before, after), change

@@ -10,20 +10,19 @@ A killed run goes on where it stopped, at the last checkpoint of a training.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simgan_core.config import Config, profile, to_dict, with_overrides
 from simgan_core.execution import check_parameters
+from simgan_core.locks import LOCK, refused_while_held
 from simgan_core.provenance import REPOSITORY, code_fingerprint, write_json
 from simgan_core.run_folder import DATA, RunFolder, find_data_root
 
@@ -32,11 +31,18 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 REPORTED = "report.done"
 """In the run's folder: says that the report was written from the results there."""
 READS = {
-    "01_data": ("mpiigaze/*.npz",),
+    "01_data": (
+        "mpiigaze/*.npz",
+        "unityeyes2/Assets/**/*",
+        "[Uu]nity[Ee]yes",
+        "[Uu]nity[Ee]yes/imgs",
+        *(f"{folder}Data/Normalized/p*/day*.mat" for folder in ("", "MPIIGaze/", "mpiigaze/")),
+        *(f"{folder}Evaluation Subset/*/p*.txt" for folder in ("", "MPIIGaze/", "mpiigaze/")),
+    ),
     "04_local_vs_global": ("hand_mesh/*",),
     "08_hand_pose": ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", "nyu/t*/*.mat"),
 }
-"""Files of the data root by which a step notices that its data changed; large sets by their label files alone."""
+"""Files of the data root by which a step notices that its data changed; large sets by label files or folder alone."""
 PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")
 
 
@@ -165,7 +171,7 @@ def _made_with(step: Step, run: RunFolder) -> str:
 def _data_state(root: Path, patterns: Iterable[str]) -> str:
     """Names, sizes and dates of the files that a step reads: other data in the same place put it out of date."""
     files = sorted(file for pattern in patterns for file in root.glob(pattern))
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    states = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps([str(root), states])
 
 
@@ -173,7 +179,7 @@ def plan(
     data: str = "embedded", profile_name: str = "cpu", *, data_root: Path | None = None, out: Path | None = None,
     only: str | None = None, seeds: int | None = None, jobs: int | None = None,
 ) -> Plan:  # fmt: skip
-    """Check everything that can be checked without computing, and create the run's folder.
+    """Check everything that can be checked without computing; nothing is written.
 
     Raises:
         ValueError: unknown data, profile or notebook, or no such data root.
@@ -194,7 +200,7 @@ def plan(
     title = f"{config.profile}-{data}"
     report = (out or REPOSITORY / "reports" / title).resolve()
     folder = report / "run" if out else REPOSITORY / "runs" / title
-    run = RunFolder.create(folder, data=data, config=config, data_root=root)
+    run = RunFolder(folder.resolve(), data, config, root)
     cores = len(os.sched_getaffinity(0))
     return Plan(run, report, steps, cores, jobs or _default_jobs(cores, config))
 
@@ -219,27 +225,25 @@ def run_plan(plan: Plan) -> Path:
         RuntimeError: a job failed; Snakemake has printed which, and the notebook's traceback is kept.
 
     """
-    workflow = write_json(plan.run.path / "workflow.json", plan.workflow())
     environment = os.environ | {"SIMGAN_DATA_ROOT": str(plan.run.data_root)}
     page = plan.report / "index.html"
-    with _alone(plan.run.path / ".lock"):
+    with refused_while_held(plan.run.path / LOCK) as lock:
+        workflow = begin(plan)
         if not page.is_file():
             (plan.run.path / REPORTED).unlink(missing_ok=True)
-        done = subprocess.run(snakemake_command(plan, workflow), env=environment, check=False)
+        # Snakemake inherits the lock: where this process alone is killed, the folder stays taken until it ends.
+        command, held = snakemake_command(plan, workflow), (lock.fileno(),)
+        done = subprocess.run(command, env=environment, check=False, pass_fds=held)
     if done.returncode:
         raise RuntimeError(f"the run stopped; what is finished stays in {plan.run.path}. Run the same command again.")
     return page
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold the run's folder. Snakemake's own lock outlives a killed run; this one does not."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another run works in {lock.parent}; wait for it, or give another --out.") from error
-        yield
+def begin(plan: Plan) -> Path:
+    """Write the run's settings and what the Snakefile reads, `workflow.json`, whose path is returned."""
+    run = plan.run
+    RunFolder.create(run.path, data=run.data, config=run.config, data_root=run.data_root)
+    return write_json(run.path / "workflow.json", plan.workflow())
 
 
 def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> list[str]:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgan_core import provenance, run_state, selection, stages
+from simgan_core import provenance, run_state, selection
 from simgan_core.ablations import settings_key
 from simgan_core.checkpoints import REFINER
 from simgan_core.config import Config, to_dict, with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.annotation import fit_iris
+from simgan_core.locks import alone
 from simgan_core.selection import Candidate, Selection
 from simgan_core.stops import RAW, Training, measure, measure_raw, place, spaced, table, train_to_stops
 from simgan_core.workers import side_by_side
@@ -122,7 +123,7 @@ def trainings(plan: Plan) -> list[Training]:
 
 def _train(task: Training) -> None:
     """Train one lambda's refiner; a second process that wants the same waits for the first."""
-    with stages.alone(task.folder.parent / f"{task.folder.name}.lock"):
+    with alone(task.folder.parent / f"{task.folder.name}.lock"):
         train_to_stops(task)
 
 

@@ -7,15 +7,14 @@ again after its text or a figure changed, and costs seconds.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simgan_core.config import to_dict
 from simgan_core.datasets.store import Store
+from simgan_core.locks import alone
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.run_folder import RunFolder
 
@@ -59,8 +58,9 @@ def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
     synthetic, real = Store.open(task.synthetic), Store.open(task.real)
     code = code_fingerprint(PACKAGE / "training.py")
     inputs = {"code": code, "stops": list(task.steps), **training_inputs(synthetic, real, run.config)}
-    _begin(task.folder, inputs)
-    train_to_stops(task, progress=progress)
+    with alone(task.folder.with_suffix(".lock")):  # a notebook opened by hand beside a run waits for it
+        _begin(task.folder, inputs)
+        train_to_stops(task, progress=progress)
     return task.folder
 
 
@@ -111,15 +111,6 @@ def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Sto
     refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
     write_json(stamp, made_with)
     return refined
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until nobody else holds the lock; it is released when its holder dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _begin(folder: Path, made_with: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from simgan_core.config import Config, with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.statistics import Estimate
+from simgan_core.precision import resolve_device
 from simgan_core.selection import Candidate, measure_candidate
 from simgan_core.training import train
 
@@ -92,7 +93,7 @@ def measure(task: Measurement) -> Candidate:
     synthetic, real = Store.open(task.synthetic), Store.open(task.real)
 
     def found() -> dict[str, Any]:
-        refiner = load_refiner(task.weights)
+        refiner = load_refiner(task.weights).to(resolve_device("auto"))
         candidate = measure_candidate(
             refiner, synthetic, real, lambda_sum=task.lambda_sum, step=task.step, seed=task.seed
         )

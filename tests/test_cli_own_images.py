@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from simgan_core.checkpoints import save_refiner
+from simgan_core.checkpoints import load_refiner, save_refiner
 from simgan_core.cli import app
 from simgan_core.config import profile
 from simgan_core.datasets.open_images import open_images
@@ -110,3 +110,17 @@ def test_gaze_can_follow_another_stores(folder: Path, tmp_path: Path) -> None:
     yaw = Store.open(tmp_path / "eyes").pitch_yaw()[:, 1]
     assert np.abs(np.abs(yaw) - 0.3).max() < 0.1, "near one of the two, where uniform gaze would fill the middle"
     assert 10 < (yaw > 0).sum() < 30
+
+
+def test_settings_alone_make_a_training_colour(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("renders", "photographs"):
+        (tmp_path / kind).mkdir()
+        for k in range(10):
+            Image.fromarray(rng.integers(0, 256, (35, 55, 3), dtype=np.uint8)).save(tmp_path / kind / f"{k}.png")
+    settings = [f"{name}.channels=3" for name in ("data", "refiner", "discriminator")] + ["loss.psi=channel_mean"]
+    settings += [f"training.{name}=1" for name in ("steps", "pretrain_refiner", "pretrain_discriminator")]
+    options = [part for setting in settings for part in ("--set", setting)]
+    folders = ["--synthetic", tmp_path / "renders", "--real", tmp_path / "photographs"]
+    simgan("train", *folders, "--out", tmp_path / "run", "--profile", "smoke", *options)
+    assert load_refiner(tmp_path / "run").config.channels == 3

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from simgan_core.config import Config, GazeConfig, smoke
-from simgan_core.datasets.store import StoreWriter
+from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation import comparison
 from simgan_core.evaluation.comparison import ARMS, Arm, Comparison, TrainingData, compare_arms
+from simgan_core.evaluation.dependence import groups_of
 
 RAW = next(arm for arm in ARMS if arm.name == "raw")
 CONSTANT = next(arm for arm in ARMS if arm.name == "constant")
@@ -107,3 +108,25 @@ def test_differences_are_paired_and_keep_their_sign() -> None:
     back = found.reduction_percent("raw", "refined")
     assert back.high < 0 and found.gain_points("raw", "refined").high < 0
     assert found.reduction_percent("raw", "raw").value == 0
+
+
+def test_several_people_are_the_groups_of_the_intervals(tmp_path: Path) -> None:
+    def store(name: str, provenance: dict[str, str], **columns: np.ndarray) -> Store:
+        with StoreWriter(tmp_path / name, size=(4, 4), provenance=provenance) as writer:
+            writer.append(np.zeros((300, 1, 4, 4), np.uint8), columns)
+        return Store.open(tmp_path / name)
+
+    person = np.repeat([0, 3], 150)
+    two = groups_of(store("two", {}, person=person))
+    assert two is not None and np.array_equal(two, person)
+    assert groups_of(store("one", {}, person=np.zeros(300, int))) is None
+    assert groups_of(store("renders", {}, identity=person)) is None, "every render is drawn anew"
+    frames = groups_of(store("nyu", {"adapter": "nyu"}, pose=np.arange(300)))
+    assert frames is not None and np.array_equal(np.unique(frames, return_counts=True)[1], [100, 100, 100])
+    rng, truth = np.random.default_rng(0), np.zeros((300, 2), np.float32)
+    worse = np.deg2rad(np.where(person, 5.2, 2.0)[:, None] + rng.normal(0, 0.05, (3, 300, 2))).astype(np.float32)
+    plain = Comparison(truth, {"raw": worse, "refined": worse * 0.9}, (0, 1, 2))
+    grouped = replace(plain, groups=person)
+    for found in (lambda c: c.mean_error_deg("raw"), lambda c: c.within_7_deg("raw"),
+                  lambda c: c.gain_points("refined", "raw")):  # fmt: skip
+        assert found(grouped).high - found(grouped).low > 2 * (found(plain).high - found(plain).low)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.evaluation.gaze import evaluate_gaze, evaluate_gaze_files
 from simgan_core.evaluation.statistics import mean_interval, paired_difference, t_interval, two_level_bootstrap
 
@@ -151,3 +153,43 @@ def test_bad_errors_are_refused(errors: np.ndarray, message: str) -> None:
 def test_shapes_of_a_pair_must_agree() -> None:
     with pytest.raises(ValueError, match="same seeds and images"):
         paired_difference(np.zeros((1, 3)), np.zeros((1, 4)))
+
+
+def test_images_of_one_person_are_drawn_together() -> None:
+    """15 people, 1 degree apart (sd): an interval over their 4,500 images as if independent is far too narrow."""
+    people = np.repeat(np.arange(15), 300)
+
+    def repetition(seed: int) -> tuple[bool, bool, float]:
+        rng = np.random.default_rng(seed)
+        errors = (rng.normal(0, 1, 15)[people] + rng.normal(0, 4, 4500))[None]
+        naive, grouped = (two_level_bootstrap(errors, draws=400, groups=g) for g in (None, people))
+        ratio = (grouped.high - grouped.low) / (naive.high - naive.low)
+        return naive.low < 0 < naive.high, grouped.low < 0 < grouped.high, ratio
+
+    covered = np.array([repetition(seed) for seed in range(40)])
+    assert covered[:, 0].sum() < 20 and covered[:, 1].sum() > 30, "of 40 intervals that should hold the truth 38 times"
+    assert covered[:, 2].mean() > 2.5
+    errors = np.random.default_rng(0).normal(people, 1)[None]
+    mean = two_level_bootstrap(errors, draws=400, groups=people)
+    function = two_level_bootstrap(errors, lambda drawn: float(drawn.mean()), draws=400, groups=people)
+    assert (mean.low, mean.high) == pytest.approx((function.low, function.high), abs=0.4)
+    assert two_level_bootstrap(errors, groups=np.zeros(4500)) == two_level_bootstrap(errors), "one person: images"
+    with pytest.raises(ValueError, match="3 names of groups found for 4500 images"):
+        two_level_bootstrap(errors, groups=people[:3])
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    np.savez_compressed(file, pitch_yaw=np.random.default_rng(0).normal(size=(200, 2)))
+    whole = file.read_bytes()
+    seen = set()
+    for place in range(60, 400, 4):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            with np.load(file) as arrays:
+                _ = arrays["pitch_yaw"]
+        except Exception as error:
+            seen.add(type(error))
+            with pytest.raises(DataError, match=r"p\.npz"):
+                read_arrays(file, ["pitch_yaw"], "get it again")
+    assert zlib.error in seen, "damage that only the decompressor notices"

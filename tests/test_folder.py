@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -132,3 +134,33 @@ def test_a_users_own_json_labels_do_not_make_a_folder_unityeyes(tmp_path: Path) 
     (folder / "a.json").write_text('{"eye_details": {}}')  # a UnityEyes label, and a broken one
     with pytest.raises(DataError, match=r"a\.json"):
         open_images(folder, cache=tmp_path / "cache")
+
+
+def _prepare_at_once(folder: Path, cache: Path, barrier: Any, found: Any) -> None:
+    barrier.wait(60)
+    found.put(open_images(folder, cache=cache).checksum)
+
+
+def test_processes_that_want_the_same_folder_wait_for_each_other(tmp_path: Path) -> None:
+    """As `torchrun` has it: every process opens the same images at the same time."""
+    folder, spawn = _folder(tmp_path / "in", 25), multiprocessing.get_context("spawn")
+    barrier, found = spawn.Barrier(2), spawn.Queue()
+    arguments = (folder, tmp_path / "cache", barrier, found)
+    both = [spawn.Process(target=_prepare_at_once, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    checksums = {found.get(timeout=120) for _ in both}
+    for process in both:
+        process.join(60)
+    assert len(checksums) == 1 and [process.exitcode for process in both] == [0, 0]
+
+
+def test_a_damaged_or_outdated_copy_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = _folder(tmp_path / "in", 3), tmp_path / "cache"
+    first = open_images(folder, cache=cache)
+    (first.path / "images-00000.npy").unlink()  # as cleaners of temporary files do
+    again = open_images(folder, cache=cache)
+    again.verify()
+    assert again.path == first.path
+    monkeypatch.setattr("simgan_core.datasets.open_images.code_fingerprint", lambda _: "other code")
+    assert open_images(folder, cache=cache).path != first.path

@@ -64,6 +64,8 @@ def test_full_takes_nyus_splits(root: Path, tmp_path: Path) -> None:  # noqa: F8
         name: set(Store.open(out / name).annotations(["pose"])["pose"]) for name in ("target_labels", "validation")
     }
     assert not frames["target_labels"] & frames["validation"]
+    poses = Store.open(out / "synthetic").annotations(["pose"])["pose"]
+    assert poses.max() - poses.min() == 2, "two of three frames, from end to end: one person follows the other"
 
 
 @pytest.mark.skipif(not MESH.is_dir(), reason=f"no {MESH}; set SIMGAN_DATA_ROOT")

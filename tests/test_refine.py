@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from toy_eyes import toy_eyes, toy_store
 
+from simgan_core import refine
 from simgan_core.checkpoints import load_refiner, save_refiner
 from simgan_core.config import RefinerConfig, cpu, with_channels, with_overrides
 from simgan_core.datasets.errors import DataError
@@ -170,3 +171,32 @@ def test_a_failure_half_way_leaves_nothing(refiner: Refiner, tmp_path: Path, mon
     with pytest.raises(OSError, match="disk full"):
         refine_folder(refiner, folder_of(tmp_path / "in"), tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_unityeyes_images_are_refined_through_a_store(refiner: Refiner, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in")
+    (source / "1.json").write_text('{"eye_details": {}}')
+    with pytest.raises(DataError, match="simgan data import IN STORE"):
+        refine_folder(refiner, source, tmp_path / "out", resize_images=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_a_folder_are_refined_together(
+    refiner: Refiner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for k in range(9):
+        Image.fromarray(np.full((35, 55), 20 * k, np.uint8)).save(tmp_path / "in" / f"{k}.png")
+    alone = {k: refine_images(refiner, np.full((1, 1, 35, 55), 20 * k, np.uint8))[0, 0] for k in range(9)}
+    calls = []
+    monkeypatch.setattr(refine, "FOLDER_BATCH", 4)
+
+    def counted(refiner: Refiner, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return refine_images(refiner, images)
+
+    monkeypatch.setattr(refine, "refine_images", counted)
+    out = refine_folder(refiner, tmp_path / "in", tmp_path / "out", progress=False)
+    assert calls == [4, 4, 1]
+    for k, image in alone.items():
+        assert np.abs(np.array(Image.open(out / f"{k}.png")).astype(int) - image).max() <= 1, "each under its own name"

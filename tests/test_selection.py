@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core import selection
 from simgan_core.config import profile
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.statistics import Estimate
@@ -137,3 +138,15 @@ def test_labels_of_the_real_store_are_not_read(stores: tuple[Store, Store], monk
     refiner, _ = build_networks(profile("smoke"), seed=0)
     synthetic, real = stores
     assert measure_candidate(refiner.eval(), synthetic, real, lambda_sum=0.2, step=8, limit=32).auc.n == 16
+
+
+def test_the_whole_real_store_counts(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real images may lie person by person: the rule must not know the first one alone."""
+    synthetic, real = stores
+    seen: list[np.ndarray] = []
+    original = selection.fresh_discriminator
+    monkeypatch.setattr(
+        selection, "fresh_discriminator", lambda a, b, **k: (seen.append(b), original(a, b, **k, steps=2))[1]
+    )
+    measure_raw(synthetic, real, limit=40)
+    assert np.array_equal(seen[0][[0, -1]], real.images([0, len(real) - 1])) and len(seen[0]) == 40 < len(real)

@@ -19,7 +19,7 @@ ROWS = 23
 def _write(path: Path, *, shard_rows: int = 10, channels: int = 1, overwrite: bool = False) -> np.ndarray:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (ROWS, channels, 5, 7)).astype(np.uint8)
-    pitch, landmarks = rng.normal(size=ROWS).astype(np.float32), rng.normal(size=(ROWS, 4, 2)).astype(np.float32)
+    pitch, landmarks = rng.uniform(-1.5, 1.5, ROWS).astype(np.float32), rng.normal(size=(ROWS, 4, 2)).astype(np.float32)
     names = np.array([f"image {i}" for i in range(ROWS)])
     with StoreWriter(
         path, size=(5, 7), channels=channels, provenance={"a": 1}, shard_rows=shard_rows, overwrite=overwrite
@@ -183,3 +183,29 @@ def test_checksum_follows_the_content(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "a").checksum == Store.open(tmp_path / "b").checksum
     _write(tmp_path / "b", shard_rows=5, overwrite=True)
     assert Store.open(tmp_path / "a").checksum != Store.open(tmp_path / "b").checksum
+
+
+def test_a_mask_takes_its_images_and_nonsense_is_refused(tmp_path: Path) -> None:
+    images = _write(tmp_path / "s")
+    store, mask = Store.open(tmp_path / "s"), np.arange(ROWS) % 4 == 1
+    assert np.array_equal(store.images(mask), images[mask])
+    seen = Batches(store, 6, seed=0, indices=mask)
+    assert seen.rows.tolist() == np.flatnonzero(mask).tolist()
+    with pytest.raises(ValueError, match=f"a mask of 5 found; expected one truth value for each of {ROWS}"):
+        store.images(mask[:5])
+    with pytest.raises(ValueError, match="indices of float64 found"):
+        store.images(np.array([0.0, 1.0]))
+
+
+def test_spread_reaches_from_end_to_end(tmp_path: Path) -> None:
+    _write(tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert store.spread(3).tolist() == [0, 11, ROWS - 1]
+    assert store.spread(1000).tolist() == list(range(ROWS)), "no image twice"
+
+
+def test_degrees_are_not_taken_for_radians(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "s", size=(5, 7), provenance={})
+    with pytest.raises(DataError, match=r"pitch of up to 10; expected radians, 1.571 at most"), writer:
+        writer.append(np.zeros((2, 1, 5, 7), np.uint8), {"pitch": np.array([-10.0, 3.0]), "yaw": np.array([15.0, 0.0])})
+    assert not (tmp_path / "s").exists()

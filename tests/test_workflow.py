@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 from simgan_core import execution, provenance, reproduce
+from simgan_core.cli import app
 from simgan_core.config import profile
 from simgan_core.execution import NotebookError
+from simgan_core.locks import LOCK, refused_while_held
 from simgan_core.reproduce import Step
 from simgan_core.run_folder import RunFolder
 
@@ -198,9 +202,10 @@ def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_two_runs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
-    with reproduce._alone(lock), pytest.raises(RuntimeError, match="another run works in"), reproduce._alone(lock):
+    held = refused_while_held
+    with held(lock), pytest.raises(RuntimeError, match="another run works in"), held(lock):
         pass
-    with reproduce._alone(lock):
+    with held(lock):
         pass  # released
 
 
@@ -262,3 +267,71 @@ def test_a_kernel_inherits_its_threads(tmp_path: Path) -> None:
     outputs = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
     assert outputs[0]["text"].strip() == "1 5"
     assert execution.parameter_names(file) == ("DATA", "PROFILE", "SEED", "RUN_DIR")
+
+
+def test_a_refused_run_changes_nothing(notebooks: Path, tmp_path: Path) -> None:
+    first = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=2)
+    assert not (tmp_path / "report").exists(), "a plan writes nothing"
+    reproduce.begin(first)
+    files = {path: path.read_bytes() for path in (tmp_path / "report/run").glob("*.json")}
+    assert {path.name for path in files} == {"run.json", "config.json", "workflow.json"}
+    second = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=5)
+    with refused_while_held(first.run.path / LOCK), pytest.raises(RuntimeError, match="another run works in"):
+        reproduce.run_plan(second)
+    assert {path: path.read_bytes() for path in files} == files, "the first run's settings"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from simgan_core import reproduce
+work = "import time; print('at work', flush=True); time.sleep(60)"
+reproduce.snakemake_command = lambda *_: [sys.executable, "-c", work]
+reproduce.run_plan(reproduce.plan("embedded", "smoke", out=Path(sys.argv[1]), seeds=1))
+"""
+
+
+def test_the_folder_stays_taken_while_snakemake_outlives_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "report")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert parent.stdout is not None and parent.stdout.readline() == "at work\n"
+        parent.kill()
+        parent.wait()
+        lock = tmp_path / "report/run" / LOCK
+        with pytest.raises(RuntimeError, match="another run works in"), refused_while_held(lock):
+            pass
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "MPIIGaze/Data/Normalized/p03/day02.mat", "Data/Normalized/p03/day01.mat", "UnityEyes/imgs/7.jpg",
+        "MPIIGaze/Evaluation Subset/sample list for eye image/p03.txt", "unityeyes2/Assets/Textures/skin.png",
+    ],
+)  # fmt: skip
+def test_further_files_of_large_sets_are_noticed(tmp_path: Path, file: str) -> None:
+    root = tmp_path / "data"
+    for existing in ("MPIIGaze/Data/Normalized/p00/day02.mat", "UnityEyes/imgs/1.jpg"):
+        (root / existing).parent.mkdir(parents=True)
+        (root / existing).write_bytes(b"1")
+    run = RunFolder.create(tmp_path / "run", data="full", config=profile("smoke"), data_root=root)
+    before = reproduce._made_with(Step("01_data"), run)
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_bytes(b"1")
+    assert reproduce._made_with(Step("01_data"), run) != before
+
+
+def test_stores_of_a_run_at_work_are_not_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simgan_core.run_folder.REPOSITORY", tmp_path)
+    run = RunFolder.open("", data="embedded", profile_name="smoke")
+    prepare = ["data", "prepare", "--profile", "smoke"]
+    with refused_while_held(run.path / LOCK):
+        refused = CliRunner().invoke(app, prepare)
+    assert isinstance(refused.exception, RuntimeError) and "another run works in" in str(refused.exception)
+    other = CliRunner().invoke(app, [*prepare, "--seed", "1"])
+    assert isinstance(other.exception, ValueError) and "Name another --out" in str(other.exception)
+    assert not run.stores.exists()

@@ -11,6 +11,7 @@ yaw negated: mirrored here for *full*, in the file already for *mini*. Angles in
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,7 @@ def load_day(path: Path) -> tuple[dict[str, Eyes], list[str]]:
         names = [str(np.asarray(name).item()) for name in content["filenames"].ravel()]
         sides = {side: getattr(data, side)[0, 0] for side in SIDES}
         raw = {side: (eye.image, eye.gaze, eye.pose) for side, eye in sides.items()}
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, MatReadError, zlib.error) as error:
         found = f"an unreadable file ({type(error).__name__}: {error})"
         raise DataError(path, found=found, expected=expected, remedy=DOWNLOAD) from error
     eyes: dict[str, Eyes] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str, *, every: bool = 
                 raise ValueError("a single array, as in .npy files")
             found = list(archive.files)
             arrays = {name: np.asarray(archive[name]) for name in names if name in found}
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         what = f"an unreadable file ({error})"
         raise DataError(path, found=what, expected=expected, remedy=remedy) from error
     if not arrays or (every and len(arrays) < len(names)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import itertools
@@ -15,6 +16,8 @@ from simgan_core.datasets.folder import folder_provenance, prepare_folder
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
 from simgan_core.datasets.writer import MANIFEST
+from simgan_core.locks import alone
+from simgan_core.provenance import PACKAGE, code_fingerprint
 
 LOOKED_INTO = 8  # label files, to tell whose they are; one of them may be broken
 
@@ -26,8 +29,9 @@ def open_images(
 
     UnityEyes' folders (its JSON beside each image) are cropped and equalised, other folders are cropped to the aspect
     ratio and resized. Their store is kept in `cache` (default: a folder of this user's temporary files) and reused
-    while the files are unchanged. Raises DataError where there are no usable images, or where a store has another size
-    or colour.
+    while the files and the code that reads them are unchanged; a damaged one is made again. Processes that want the
+    same one wait for the first of them. Raises DataError where there are no usable images, or where a store has another
+    size or colour.
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
@@ -36,18 +40,21 @@ def open_images(
         remedy = "name a store, or a folder that holds the image files themselves"
         raise DataError(path, found="no such folder", expected="a store or a folder of images", remedy=remedy)
     options: dict[str, Any] = {"size": size, "colour": colour}
-    if is_unityeyes(path):
+    rendered = is_unityeyes(path)
+    if rendered:
         provenance = unityeyes_provenance(path, **options, crop_px=None, equalise=True)
     else:
         provenance = folder_provenance(path, **options, rule="crop", equalise=False)
-    key = hashlib.sha256(json.dumps([str(path.resolve()), provenance], sort_keys=True).encode()).hexdigest()
+    code = code_fingerprint(PACKAGE / "datasets" / ("unityeyes.py" if rendered else "folder.py"))
+    key = hashlib.sha256(json.dumps([str(path.resolve()), code, provenance], sort_keys=True).encode()).hexdigest()
     kept = (cache or Path(tempfile.gettempdir()) / f"simgan-{_user()}") / f"{path.name}-{key[:16]}"
-    if (kept / MANIFEST).is_file():
-        return Store.open(kept)
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if is_unityeyes(path):
-        return prepare_unityeyes(path, kept, **options)
-    return prepare_folder(path, kept, **options)
+    with alone(kept.parent / f"{kept.name}.lock"):
+        if (kept / MANIFEST).is_file():
+            with contextlib.suppress(DataError):
+                return Store.open(kept)
+        make = prepare_unityeyes if rendered else prepare_folder
+        return make(path, kept, **options, overwrite=True)
 
 
 def is_unityeyes(folder: Path) -> bool:

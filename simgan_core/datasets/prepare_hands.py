@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from simgan_core.config_hand import HandConfig
 from simgan_core.datasets import nyu
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.prepare import Recipe, _device, _make_or_reuse, _unlabelled
+from simgan_core.datasets.store import spread
 from simgan_core.datasets.writer import sha256
 from simgan_core.provenance import PACKAGE
 from simgan_core.simulators.hand_assets import HandAssets
@@ -155,25 +156,28 @@ def _without_labels(labelled: Recipe, config: HandConfig, out: Path) -> Recipe:
 
 
 def _recorded(root: Path, config: HandConfig, out: Path) -> list[Recipe]:
-    """NYU's own frames, limited to the profile's counts; missing files are named now rather than after an hour."""
+    """NYU's own frames, limited to the profile's counts; missing files are named now rather than after an hour.
+
+    Fewer than all are spread over the split, whose frames are videos of one person after the other.
+    """
     available = nyu.load_joints(root / "train" / nyu.JOINTS).shape[1]
     held = max(1, min(config.data.validation, available // 10))
     training = available - held
     tested = nyu.load_joints(root / "test" / nyu.JOINTS).shape[1]
 
-    def cut(name: str, split: nyu.Split, kind: nyu.Kind, rows: range, views: tuple[int, ...]) -> Recipe:
+    def cut(name: str, split: nyu.Split, kind: nyu.Kind, rows: Sequence[int], views: tuple[int, ...]) -> Recipe:
         frames = nyu.find_frames(root, split, kind, views, rows)
         options: dict[str, Any] = {"split": split, "kind": kind, "views": views, "size": config.method.data.size}
         inputs = nyu.nyu_provenance(frames, **{key: _plain(value) for key, value in options.items()})
         return Recipe(name, inputs, ADAPTER, lambda path: nyu.prepare_nyu(root, path, rows=rows, **options))
 
-    labelled = cut("target_labels", "train", "real", range(min(config.data.target_poses, training)), nyu.VIEWS)
+    labelled = cut("target_labels", "train", "real", spread(training, config.data.target_poses).tolist(), nyu.VIEWS)
     return [
-        cut("synthetic", "train", "synthetic", range(min(config.data.poses, training)), nyu.VIEWS),
+        cut("synthetic", "train", "synthetic", spread(training, config.data.poses).tolist(), nyu.VIEWS),
         labelled,
         _without_labels(labelled, config, out),
         cut("validation", "train", "real", range(training, available), (1,)),
-        cut("test", "test", "real", range(min(config.data.test, tested)), (1,)),
+        cut("test", "test", "real", spread(tested, config.data.test).tolist(), (1,)),
     ]
 
 

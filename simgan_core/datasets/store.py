@@ -53,7 +53,8 @@ class Store:
                 path,
                 found="a folder without store.json" if path.is_dir() else "no such folder",
                 expected="a store",
-                remedy="make one with 'simgan data prepare' or 'simgan simulate eyes'",
+                remedy="make one with 'simgan data prepare', 'simgan simulate eyes' or, of a folder of images, "
+                "'simgan data import'",
             )
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest.get("format") != FORMAT:
@@ -97,7 +98,11 @@ class Store:
         return int(self._starts[-1])
 
     def images(self, indices: Sequence[int] | NDArray[np.integer[Any]] | slice | None = None) -> UInt8:
-        """Images uint8 [B, C, H, W] in the order of `indices`; a slice within one shard is mapped, not copied."""
+        """Images uint8 [B, C, H, W] in the order of `indices`; a slice within one shard is mapped, not copied.
+
+        A mask of one truth value per image takes those images. Raises IndexError beyond the store, ValueError for a
+        mask of another length or numbers that are no integers.
+        """
         if indices is None:
             indices = slice(None)
         if isinstance(indices, slice):
@@ -107,7 +112,7 @@ class Store:
                 offset = int(self._starts[first])
                 return np.asarray(self._images[first][start - offset : stop - offset])
             indices = np.arange(start, stop, step)
-        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        rows = _rows(indices, len(self))
         if len(rows) and (rows.min() < -len(self) or rows.max() >= len(self)):
             raise IndexError(f"index {rows.min()} or {rows.max()} found; the store has {len(self)} images")
         rows = np.where(rows < 0, rows + len(self), rows)
@@ -119,6 +124,10 @@ class Store:
             here = shard == k
             out[here] = self._images[k][rows[here] - self._starts[k]]
         return out
+
+    def spread(self, limit: int) -> NDArray[np.int64]:
+        """Rows of at most `limit` images, evenly spread: a store may hold one person, day or video after the other."""
+        return spread(len(self), limit)
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The annotations, one row per image; `columns` limits what is read. Raises DataError on an unknown column."""
@@ -168,6 +177,23 @@ class Store:
         return torch.from_numpy(self.images()).to(device)
 
 
+def spread(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` of `count` numbers from 0, evenly spread."""
+    return np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64)
+
+
+def _rows(indices: Sequence[int] | NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Row numbers of `indices`: integers, or a mask of one truth value for each of `count` images."""
+    array = np.asarray(indices).reshape(-1)
+    if array.dtype == bool:
+        if len(array) != count:
+            raise ValueError(f"a mask of {len(array)} found; expected one truth value for each of {count} images")
+        return np.flatnonzero(array)
+    if len(array) and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"indices of {array.dtype} found; expected integers or a mask of truth values")
+    return array.astype(np.int64)
+
+
 def _entries(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for shard in manifest["shards"]:
         yield shard["images"]
@@ -194,7 +220,7 @@ class Batches(Iterator[Tensor]):
         limit_gb: float = 8.0,
     ) -> None:
         self.store, self.batch, self.seed, self.device = store, batch, seed, torch.device(device)
-        self.rows = np.arange(len(store)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self.rows = np.arange(len(store)) if indices is None else _rows(indices, len(store))
         if batch < 1 or len(self.rows) < 1:
             raise ValueError(f"batch {batch} of {len(self.rows)} images found; at least one of each expected")
         self.epoch, self.position = 0, 0

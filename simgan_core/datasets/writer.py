@@ -34,6 +34,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+LARGEST_RAD = {"pitch": np.pi / 2, "yaw": np.pi}
+
+
+def _check_radians(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Raise DataError where an angle is beyond what there is in radians: degrees, most likely."""
+    if name in LARGEST_RAD and len(values) and np.abs(values).max() > LARGEST_RAD[name] + 1e-6:
+        raise DataError(
+            path,
+            found=f"{name} of up to {np.abs(values).max():.4g}",
+            expected=f"radians, {LARGEST_RAD[name]:.4g} at most",
+            remedy="convert degrees, e.g. with numpy.deg2rad",
+        )
+
+
 class StoreWriter:
     """Builds a store beside its final place and renames it there on success; after an error nothing is left.
 
@@ -75,7 +89,7 @@ class StoreWriter:
         """Add B images uint8 [B, C, H, W] and, per column, B values or an array [B, k] (stored as a list of k).
 
         Every call must bring the same columns. Raises DataError on another shape, type or length, or where pitch or yaw
-        is not finite.
+        is not finite or no angle in radians.
         """
         array: UInt8 = images.cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
         if array.dtype != np.uint8 or array.shape[1:] != self.shape:
@@ -129,6 +143,7 @@ class StoreWriter:
                     expected="radians",
                     remedy="correct the label or leave the image out",
                 )
+            _check_radians(self.path, name, values)
             arrays.append(_column(values))
         table = pa.table(dict(zip(self._columns, arrays, strict=True)))
         if self._schema is None:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from simgan_core.config import Config
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.baselines import BASELINES, fit_and_predict
+from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.matching import FDA_BETA, Match, matched
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
@@ -124,6 +126,7 @@ class Comparison:
     truth: Floats
     predicted: Mapping[str, Floats]
     seeds: tuple[int, ...]
+    groups: NDArray[Any] | None = None
 
     def only(self, arms: Iterable[str]) -> Comparison:
         """The same comparison with these arms alone, in this order; those that were not trained are left out."""
@@ -137,21 +140,21 @@ class Comparison:
 
     def mean_error_deg(self, arm: str) -> Estimate:
         """Mean angular error with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_deg(arm))
+        return two_level_bootstrap(self.errors_deg(arm), groups=self.groups)
 
     def within_7_deg(self, arm: str) -> Estimate:
         """Percentage of images within 7 degrees, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(_percent_within(self.errors_deg(arm)))
+        return two_level_bootstrap(_percent_within(self.errors_deg(arm)), groups=self.groups)
 
     def reduction_percent(self, arm: str, baseline: str) -> Estimate:
         """How much lower the mean error of `arm` is, in percent of that of `baseline`; seeds and images are paired."""
         pair = np.stack(self._paired(baseline, arm))
-        return two_level_bootstrap(np.moveaxis(pair, 0, -1), statistic=_reduction_percent)
+        return two_level_bootstrap(np.moveaxis(pair, 0, -1), statistic=_reduction_percent, groups=self.groups)
 
     def gain_points(self, arm: str, baseline: str) -> Estimate:
         """Percentage points of images within 7 degrees that `arm` gains over `baseline`; seeds and images paired."""
         ours, theirs = self._paired(arm, baseline)
-        return two_level_bootstrap(_percent_within(ours) - _percent_within(theirs))
+        return two_level_bootstrap(_percent_within(ours) - _percent_within(theirs), groups=self.groups)
 
     def _paired(self, one: str, other: str) -> tuple[Floats, Floats]:
         """Errors of two arms with the seeds that both have."""
@@ -196,7 +199,8 @@ def compare_arms(
     for (arm, _), predictions in zip(runs, answers, strict=True):
         found.setdefault(arm.name, []).append(predictions)
     predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
-    return Comparison(Store.open(data.test).pitch_yaw().copy(), predicted, tuple(seeds))
+    test = Store.open(data.test)
+    return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds), groups_of(test))
 
 
 def seeds_of(arm: Arm, seeds: Sequence[int], config: Config) -> Sequence[int]:

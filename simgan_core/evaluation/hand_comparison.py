@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from simgan_core.config_hand import PAPER_SIDE, HourglassConfig
 from simgan_core.datasets.store import Store
+from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.hand import pck_area, pck_curve
 from simgan_core.evaluation.statistics import Estimate, paired_difference, two_level_bootstrap
 from simgan_core.hand_estimator import predict_joints, train_hourglass
@@ -78,6 +79,7 @@ class HandComparison:
     predicted: Mapping[str, Floats]
     seeds: tuple[int, ...]
     side: int
+    groups: NDArray[Any] | None = None
 
     def errors_px(self, arm: str) -> Floats:
         """Distances in pixels of the 224 x 224 crop, [S, N, J]."""
@@ -90,15 +92,16 @@ class HandComparison:
 
     def within(self, arm: str, distance_px: float = WITHIN_PX) -> Estimate:
         """Percentage of joints within the distance, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.percent_within(arm, distance_px))
+        return two_level_bootstrap(self.percent_within(arm, distance_px), groups=self.groups)
 
     def mean_error_px(self, arm: str) -> Estimate:
         """Mean distance, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_px(arm).mean(axis=-1))
+        return two_level_bootstrap(self.errors_px(arm).mean(axis=-1), groups=self.groups)
 
     def gain_points(self, arm: str, baseline: str, distance_px: float = WITHIN_PX) -> Estimate:
         """Percentage points of joints within the distance that `arm` gains; seeds and images are paired."""
-        return paired_difference(self.percent_within(arm, distance_px), self.percent_within(baseline, distance_px))
+        ours, theirs = (self.percent_within(name, distance_px) for name in (arm, baseline))
+        return paired_difference(ours, theirs, groups=self.groups)
 
     def curve(self, arm: str, distances_px: Sequence[float]) -> NDArray[np.floating[Any]]:
         """Percentage of joints within each distance, seeds pooled."""
@@ -141,7 +144,7 @@ def compare_hand_arms(
     found = side_by_side(_predict_arm, tasks, title="hourglasses", workers=workers, progress=progress)
     predicted = {arm.name: np.stack(found[i * len(seeds) : (i + 1) * len(seeds)]) for i, arm in enumerate(arms)}
     test = Store.open(data.test)
-    return HandComparison(joints_uv(test), predicted, tuple(seeds), test.size[0])
+    return HandComparison(joints_uv(test), predicted, tuple(seeds), test.size[0], groups_of(test))
 
 
 def training_store(arm: HandArm, seed: int, data: HandData) -> Path:

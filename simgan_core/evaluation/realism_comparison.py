@@ -112,5 +112,4 @@ def _fingerprint(model: GazeCNN) -> str:
 
 def _spread(store: Store) -> NDArray[np.uint8]:
     """At most `LIMIT` images, spread over the store: its parts may come from different people."""
-    count = min(LIMIT, len(store))
-    return store.images(np.linspace(0, len(store) - 1, count).round().astype(np.int64))
+    return store.images(store.spread(LIMIT))

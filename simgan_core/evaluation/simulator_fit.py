@@ -214,8 +214,7 @@ def fit_stores(
 
 def _spread(photographs: Store) -> NDArray[np.uint8]:
     """At most PHOTOGRAPHS images [N, C, H, W], evenly spread over the store."""
-    count = len(photographs)
-    return photographs.images(np.linspace(0, count - 1, min(PHOTOGRAPHS, count)).round().astype(int))
+    return photographs.images(photographs.spread(PHOTOGRAPHS))
 
 
 def _named(setting: Setting) -> str:

@@ -42,10 +42,17 @@ class Estimate:
 
 
 def two_level_bootstrap(
-    errors: Floats, statistic: Literal["mean"] | Statistic = "mean", draws: int = 2000, seed: int = 0
+    errors: Floats,
+    statistic: Literal["mean"] | Statistic = "mean",
+    draws: int = 2000,
+    seed: int = 0,
+    groups: NDArray[Any] | None = None,
 ) -> Estimate:
     """The statistic of `errors` [S, N, ...] with a 95 % percentile interval over seeds and images.
 
+    `groups` [N] names what an image belongs to, a person or a piece of video: images of one group resemble each other,
+    so whole groups are drawn, and the interval tells of other people and not of other pictures of these. None, or a
+    single group: images are drawn.
     `statistic` is 'mean' or a function of an array shaped like `errors`, of which it sees resampled rows and columns;
     axes after the second (e.g. two arms to be compared) stay together. Raises ValueError on empty or not finite input.
     """
@@ -60,18 +67,25 @@ def two_level_bootstrap(
         )
     seeds, images = errors.shape[:2]
     rng = np.random.default_rng(seed)
+    members = _members(groups, images)
     if isinstance(statistic, str):
         if statistic != "mean":
             raise ValueError(f"statistic {statistic!r} found; 'mean' or a function expected")
         value, by_seed = float(errors.mean()), errors.reshape(seeds, -1).mean(axis=1)
-        drawn = _resampled_means(errors.reshape(seeds, images, -1).mean(axis=2), draws, rng)
+        flat = errors.reshape(seeds, images, -1).mean(axis=2)
+        drawn = _resampled_means(flat, draws, rng) if members is None else _of_groups(flat, members, draws, rng)
     else:
         value, by_seed = float(statistic(errors)), np.array([statistic(one[None]) for one in errors])
         drawn = np.empty(draws)
         for k in range(draws):
             rows = rng.integers(seeds, size=(seeds, 1))
-            columns = rng.integers(images, size=(1, images))
-            drawn[k] = statistic(errors[rows, columns])
+            columns: NDArray[np.int64]
+            if members is None:
+                columns = rng.integers(images, size=(images,))
+            else:
+                chosen = rng.integers(len(members), size=len(members)).tolist()
+                columns = np.concatenate([members[group] for group in chosen])
+            drawn[k] = statistic(errors[rows, columns[None]])
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), seeds, images, tuple(by_seed.tolist()))
 
@@ -98,12 +112,37 @@ def _resampled_means(errors: Floats, draws: int, rng: np.random.Generator) -> Fl
     return out
 
 
-def paired_difference(a: Floats, b: Floats, draws: int = 2000, seed: int = 0) -> Estimate:
+def _members(groups: NDArray[Any] | None, images: int) -> list[NDArray[np.int64]] | None:
+    """The images of each group; None where there are not two groups to draw from."""
+    if groups is None:
+        return None
+    if len(groups) != images:
+        raise ValueError(f"{len(groups)} names of groups found for {images} images; expected one for each")
+    names, place = np.unique(groups, return_inverse=True)
+    return None if len(names) < 2 else [np.flatnonzero(place == k) for k in range(len(names))]
+
+
+def _of_groups(
+    errors: Floats, members: Sequence[NDArray[np.int64]], draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means of `draws` resamples of seeds and of whole groups, over all images of the drawn groups."""
+    sums = np.stack([errors[:, rows].sum(axis=1) for rows in members], axis=1)
+    sizes = np.array([len(rows) for rows in members])
+    seeds, count = sums.shape
+    of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
+    of_group = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+    means: NDArray[np.float64] = ((of_seed @ sums) * of_group).sum(axis=1) / (seeds * (of_group @ sizes))
+    return means
+
+
+def paired_difference(
+    a: Floats, b: Floats, draws: int = 2000, seed: int = 0, groups: NDArray[Any] | None = None
+) -> Estimate:
     """Mean of a - b, both [S, N] on the same images with the same seeds, with its 95 % interval (pairs stay pairs)."""
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} found; the same seeds and images expected on both sides")
-    return two_level_bootstrap(a - b, draws=draws, seed=seed)
+    return two_level_bootstrap(a - b, draws=draws, seed=seed, groups=groups)
 
 
 def mean_interval(values: Floats, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
