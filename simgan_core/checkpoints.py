@@ -15,6 +15,8 @@ from simgan_core.config import Config, from_json, to_json
 from simgan_core.models import Refiner, to_channels_last
 
 CHECKPOINT, REFINER = "checkpoint.pt", "refiner.safetensors"
+HANDS = "hand"
+"""Profile in the configuration of hand refiners (`config_hand`), whose network is another."""
 
 
 def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -47,7 +49,7 @@ def save_refiner(refiner: Refiner, path: Path, config: Config, *, seed: int, ste
 
 
 def load_refiner(run_or_weights: Path | str) -> Refiner:
-    """The refiner of a run folder or of a weights file, on the CPU, ready to refine.
+    """The refiner of a run folder or of a weights file, of eyes or of hands, on the CPU, ready to refine.
 
     Raises:
         FileNotFoundError: there is none, with what was looked for.
@@ -61,6 +63,10 @@ def load_refiner(run_or_weights: Path | str) -> Refiner:
         path = path / REFINER
     weights, metadata = load_weights(path, "refiner")
     config = from_json(metadata["config"])
+    if config.profile == HANDS:
+        from simgan_core.hand_models import load_hand_refiner  # it imports this module
+
+        return load_hand_refiner(path)
     with torch.device("meta"):  # no initial weights, as they would draw from torch's global generator
         refiner = Refiner(config.refiner, config.data.size)
     refiner.load_state_dict(weights, assign=True)

@@ -86,7 +86,7 @@ class HistoryBuffer:
         """Everything that the next calls depend on."""
         return {
             "capacity": self.capacity,
-            "images": self.images.clone(),
+            "images": self.images.detach().to("cpu", copy=True),  # states travel between processes and into files
             "generator": self._generator.get_state(),
         }
 

@@ -112,6 +112,8 @@ def _minutes(found: Sequence[Path]) -> str:
         device = origin["device"]
         hardware = device.get("gpu") or f"{device['cores']} cores of {device['cpu']}"
         minutes = f"{origin['total_wall_s'] / 60:.0f}" if origin.get("total_wall_s") else "–"
+        if len({trace.get("commit") for trace in origin.get("notebooks", {}).values()}) > 1:
+            minutes += ", in pieces"  # some of it made again, by other code: the sum is of each notebook's last time
         lines.append(f"| `{origin['command']}` | {hardware} | {len(origin['seeds'])} | {minutes} |")
     return "\n".join(lines)
 

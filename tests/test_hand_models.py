@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_hands import toy_hand_store, toy_hands
 
 from simgan_core import config_hand as c
+from simgan_core.checkpoints import load_refiner
 from simgan_core.config import RefinerConfig
 from simgan_core.hand_heatmaps import draw_heatmaps, read_heatmaps
 from simgan_core.hand_hourglass import Bottleneck, Hourglass, StackedHourglass
@@ -23,6 +25,7 @@ from simgan_core.hand_models import (
 )
 from simgan_core.hand_training import build_hand_networks, train_hand_refiner
 from simgan_core.models import parameter_count, to_channels_last
+from simgan_core.refine import refine_images
 
 PAPER = RefinerConfig(width=64, blocks=10, kernel=7)
 
@@ -152,6 +155,9 @@ def test_algorithm_one_trains_hands(tmp_path: Path, kind: str, wide: c.WideFilte
     refiner = load_hand_refiner(run)
     assert refiner.wide == wide and refiner.size == (56, 56)
     assert refiner(torch.zeros(1, 1, 56, 56)).shape == (1, 1, 56, 56)
+    hands = synthetic.images(slice(0, 2))
+    by_any_name = refine_images(load_refiner(run), hands)  # what `simgan refine` does with it
+    assert np.array_equal(by_any_name, refine_images(refiner, hands))
     trained = torch.load(run / "checkpoint.pt", weights_only=True)["averaged"]
     assert all(torch.equal(trained[name], value) for name, value in refiner.state_dict().items())
     described = json.loads((run / "provenance.json").read_text())
