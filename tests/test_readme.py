@@ -49,6 +49,16 @@ def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path:
     assert row.endswith("| 4.20° (4.00 to 4.40) | – |")
 
 
+def test_minutes_of_several_commits_are_called_pieces(tmp_path: Path) -> None:
+    write_report(tmp_path / "cpu-mini", 4.7)
+    file = tmp_path / "cpu-mini/provenance.json"
+    origin = json.loads(file.read_text())
+    for commits, cell in ((("a", "a"), "| 10 |"), (("a", "b"), "| 10, in pieces |")):
+        traces = dict(zip(("01_data", "07_gaze_evaluation"), ({"commit": one} for one in commits), strict=True))
+        file.write_text(json.dumps(origin | {"notebooks": traces}))
+        assert cell in readme.blocks(tmp_path)["minutes"]
+
+
 def test_without_reports_the_readme_says_so(tmp_path: Path) -> None:
     assert set(readme.blocks(tmp_path).values()) == {readme.EMPTY}
 
