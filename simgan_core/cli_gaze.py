@@ -37,11 +37,6 @@ def train_gaze(
     config = named_profile(profile)
     settings = config.gaze if steps is None else replace(config.gaze, steps=steps)
     store = open_images(images, config.data.size, colour=colour)
-    if not {"pitch", "yaw"} <= set(store.columns):
-        raise ValueError(
-            f"{images} has the labels {sorted(store.columns) or 'none'}; expected pitch and yaw in radians. Give a "
-            "store of 'simgan simulate eyes' or of refined ones, or add a labels.csv (data/README.md)."
-        )
     model = train_gaze_cnn(store, store.pitch_yaw(), settings, seed=seed, augment=augment, device=device)
     save_gaze_cnn(model, out)
     typer.echo(f"{out}\nnext: simgan gaze predict {out} IMAGES OUT.npz")
@@ -67,7 +62,7 @@ def predict_gaze(
     model = load_gaze_cnn(weights).to(resolve_device(device))
     store = open_images(images, model.size, colour=model.channels == 3)
     arrays = {"predicted": predict(model, store)}
-    if {"pitch", "yaw"} <= set(store.columns):
+    if store.has_labels:
         arrays["pitch_yaw"] = store.pitch_yaw()
     if "file" in store.columns:
         arrays["files"] = store.annotations(["file"])["file"].to_numpy(dtype=str)

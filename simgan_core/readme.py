@@ -15,7 +15,7 @@ from typing import Any
 
 from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.provenance import REPOSITORY, read_json
-from simgan_core.report import arms, format_interval
+from simgan_core.report import arms, format_interval, in_pieces
 
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
@@ -112,8 +112,7 @@ def _minutes(found: Sequence[Path]) -> str:
         device = origin["device"]
         hardware = device.get("gpu") or f"{device['cores']} cores of {device['cpu']}"
         minutes = f"{origin['total_wall_s'] / 60:.0f}" if origin.get("total_wall_s") else "–"
-        if len({trace.get("commit") for trace in origin.get("notebooks", {}).values()}) > 1:
-            minutes += ", in pieces"  # some of it made again, by other code: the sum is of each notebook's last time
+        minutes += ", in pieces" if in_pieces(origin) else ""
         lines.append(f"| `{origin['command']}` | {hardware} | {len(origin['seeds'])} | {minutes} |")
     return "\n".join(lines)
 

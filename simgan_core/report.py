@@ -104,6 +104,11 @@ def _command(run: RunFolder) -> str:
     return f"simgan reproduce --data {run.data} --profile {run.config.profile}{more}"
 
 
+def in_pieces(origin: Mapping[str, Any]) -> bool:
+    """Whether notebooks of a report were run by several commits: its time is then the sum of each one's last run."""
+    return len({trace.get("commit") for trace in origin.get("notebooks", {}).values()}) > 1
+
+
 def total_wall_s(traces: Iterable[Mapping[str, Any]]) -> float:
     """Seconds during which at least one notebook ran: side by side counts once, a pause between two starts does not."""
     total, end = 0.0, -math.inf
@@ -175,7 +180,8 @@ def _index(
     environment.filters |= {"number": format_number, "interval": format_interval, "minutes": format_minutes}
     return environment.get_template("index.html").render(
         title=run.title, real_name=run.real_name, shows_people=run.shows_people, claims=claims, metrics=metrics,
-        arms=arms(metrics), origin=origin, figures=figures, notebooks=notebooks, profile=run.config.profile,
+        arms=arms(metrics), origin=origin, in_pieces=in_pieces(origin), figures=figures, notebooks=notebooks,
+        profile=run.config.profile,
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_gaze_from_labelled_images_to_a_score(folder: Path, tmp_path: Path) -> N
     with np.load(tmp_path / "own.npz") as arrays:
         assert arrays["files"].tolist() == [f"{k:02}.png" for k in range(12)] and "pitch_yaw" not in arrays
         assert arrays["predicted"].shape == (12, 2)
-    with pytest.raises(ValueError, match=r"has the labels .*; expected pitch and yaw in radians"):
+    with pytest.raises(ValueError, match=r"no gaze labels .*; expected columns pitch and yaw.*labels\.csv"):
         simgan("gaze", "train", folder, tmp_path / "new.safetensors")
     with pytest.raises(ValueError, match="expected the name of a new file"):
         simgan("gaze", "train", tmp_path / "eyes", weights)

@@ -62,6 +62,11 @@ def test_files_hold_what_the_contract_says(tmp_path: Path) -> None:
     assert provenance["wall_s"] == {"01_data": 12.5}
     command = f"simgan reproduce --data {run.data} --profile {run.config.profile}"
     assert provenance["command"] == command
+    assert "in pieces" not in index.read_text()
+    (run.path / "notebooks" / "03_history.execution.json").write_text(
+        '{"wall_s": 1, "started": 200, "commit": "other"}'
+    )
+    assert "in pieces" in report.write_report(run, tmp_path / "again").read_text()
     more = RunFolder.create(run.path, data=run.data, config=replace(run.config, seeds=len(run.seeds) + 5))
     assert report.provenance(more)["command"] == f"{command} --seeds {len(run.seeds) + 5}"
     page = index.read_text()

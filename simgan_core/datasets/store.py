@@ -158,7 +158,8 @@ class Store:
                 self.path,
                 found=f"no gaze labels (columns {self.columns})",
                 expected="columns pitch and yaw",
-                remedy="an unlabelled store can be refined towards; an estimator needs a labelled one",
+                remedy="an unlabelled store can be refined towards; an estimator needs a labelled one, of 'simgan "
+                "simulate eyes' or of a folder with labels.csv (data/README.md)",
             )
         return self.annotations(["pitch", "yaw"]).to_numpy(np.float32)
 

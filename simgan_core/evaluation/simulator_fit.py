@@ -200,7 +200,7 @@ def fit_stores(
         ask(renders, photographs, seed=seed, steps=steps, limit=12_000, progress=progress) for seed in range(networks)
     ]
     found = fit_simulator(simulator, answers, renders.size, evaluations=evaluations)
-    images, equalised = _spread(photographs), bool(made.get("equalised", True))
+    images, equalised = photographs.images(photographs.spread(PHOTOGRAPHS)), bool(made.get("equalised", True))
     seen = None
     with one_thread():
         simulator = EyeSimulator(simulator.assets, found.ranges, frame=(height, width))
@@ -210,11 +210,6 @@ def fit_stores(
             seen = fit_camera(simulator, images, equalise=equalised, evaluations=camera_evaluations)
     kept = {name: getattr(start, name) for name in ("gaze_prior", "gaze_jitter_deg")}
     return replace(found, ranges=replace(light.ranges, **kept), light=light, camera=seen)
-
-
-def _spread(photographs: Store) -> NDArray[np.uint8]:
-    """At most PHOTOGRAPHS images [N, C, H, W], evenly spread over the store."""
-    return photographs.images(photographs.spread(PHOTOGRAPHS))
 
 
 def _named(setting: Setting) -> str:
