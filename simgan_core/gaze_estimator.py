@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from simgan_core.schedule import warm_up_cosine
 
 Images = NDArray[np.uint8]
 Angles = NDArray[np.float32]
+_NEARLY = 0.07
+"""Factor on the last layer's first weights: its answers start within some hundredths of the labels' mean."""
 
 
 class GazeCNN(nn.Module):
@@ -111,10 +114,11 @@ def train_gaze_cnn(
     _check(array, pitch_yaw_rad)
     keep_freed_memory()
     chosen = resolve_device(device)
-    model = _new_model(config, array, seed).to(chosen)
+    vectors = gaze_vector(torch.from_numpy(np.array(pitch_yaw_rad, np.float32)))
+    model = _new_model(config, array, vectors.mean(dim=0), seed).to(chosen)
     optimiser = _optimiser(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
-    truth = gaze_vector(torch.from_numpy(np.array(pitch_yaw_rad, np.float32))).to(chosen)
+    truth = vectors.to(chosen)
     # The whole set lives on a GPU: 2.3 GB for the paper's 1.2 million images.
     resident = tensor_of(array).to(chosen) if chosen.type == "cuda" else None
     generator = torch.Generator(chosen).manual_seed(seed)
@@ -178,10 +182,29 @@ def _check(images: Images, labels: Angles) -> None:
         raise ValueError(f"label {row} is {labels[row]}; expected finite pitch and yaw. Remove that image.")
 
 
-def _new_model(config: GazeConfig, images: Images, seed: int) -> GazeCNN:
+def _new_model(config: GazeConfig, images: Images, mean_vector: Tensor, seed: int) -> GazeCNN:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return to_channels_last(GazeCNN(config.width, images.shape[1], (images.shape[2], images.shape[3])))
+        model = GazeCNN(config.width, images.shape[1], (images.shape[2], images.shape[3]))
+        if config.initial == "he":
+            _start_from_mean(model, mean_vector)
+    return to_channels_last(model)
+
+
+@torch.no_grad()
+def _start_from_mean(model: GazeCNN, mean_vector: Tensor) -> None:
+    """Weights after He et al. 2015, and a last layer that answers nearly the mean of the labels.
+
+    torch's own weights shrink every layer's maps, and from an answer of 0 the first thousand steps go into the part
+    of the gaze vector that all images share.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            cast(Tensor, layer.bias).zero_()
+    last = cast(nn.Linear, model.head[-1])
+    last.weight.mul_(_NEARLY)
+    last.bias.copy_(mean_vector)
 
 
 def _optimiser(model: GazeCNN, config: GazeConfig) -> torch.optim.Optimizer:

@@ -111,13 +111,18 @@ def _with_needs(step: Step, by_name: dict[str, Step]) -> set[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run about to start: its folder, where its report goes, its steps and how many jobs run side by side."""
+    """A run about to start: its folder, where its report goes, its steps, and how many seeds run side by side.
+
+    `notebooks`: how many notebooks with all cores run at once. Most of their time is work in processes side by side,
+    but figures, fits and the last training of an odd number leave a core idle, which the other one takes.
+    """
 
     run: RunFolder
     report: Path
     steps: tuple[Step, ...]
     cores: int
     jobs: int
+    notebooks: int = 2
 
     @property
     def threads_per_seed(self) -> int:
@@ -202,19 +207,23 @@ def plan(
     folder = report / "run" if out else REPOSITORY / "runs" / title
     run = RunFolder(folder.resolve(), data, config, root)
     cores = len(os.sched_getaffinity(0))
+    if _has_gpu():  # one training fills it
+        return Plan(run, report, steps, cores, jobs or 1, notebooks=1)
     return Plan(run, report, steps, cores, jobs or _default_jobs(cores, config))
 
 
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _default_jobs(cores: int, config: Config) -> int:
-    """One job per seed up to the cores; on a GPU one at a time, as one training fills it.
+    """One job per seed up to the cores.
 
     A few seeds more than cores also run together, one thread each: the system shares the cores out evenly, where a
     second round would leave some of them idle.
     """
-    import torch
-
-    if torch.cuda.is_available():
-        return 1
     return config.seeds if config.seeds < 2 * cores else cores
 
 
@@ -250,7 +259,7 @@ def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> 
     """The command that runs the graph; a cluster user adds `--executor slurm` and the like."""
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(plan.run.path),
-        "--configfile", str(workflow), "--cores", str(max(plan.cores, plan.jobs)),
+        "--configfile", str(workflow), "--cores", str(max(plan.notebooks * plan.cores, plan.jobs)),
         "--resources", f"seed_jobs={plan.jobs}", "--rerun-incomplete", "--nolock", "--quiet", "all", *extra,
     ]  # fmt: skip
 

@@ -61,6 +61,23 @@ def test_it_learns_gaze() -> None:
     assert error < 2.5
 
 
+def test_the_first_answer_is_the_mean_of_the_labels_and_maps_keep_their_size() -> None:
+    images, labels = toy_eyes(64, seed=0)
+    mean = gaze_vector(torch.from_numpy(labels)).mean(dim=0)
+    spreads = {}
+    for initial in ("he", "torch"):
+        config = GazeConfig(steps=1, batch=2, width=0.25, learning_rate=1e-12, initial=initial)
+        model = train_gaze_cnn(images, labels, config, seed=0, progress=False)
+        with torch.no_grad():
+            batch = to_float(torch.from_numpy(images))
+            off = (model(batch) - mean).norm(dim=1).max().item()
+            maps = model.late(model.early(batch))
+        spreads[initial] = maps.std().item()
+        assert (off < 0.2) == (initial == "he")
+    assert 0.1 < spreads["he"] < 2
+    assert spreads["torch"] < 0.1
+
+
 def test_same_seed_same_predictions_and_global_state_kept(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "s", 40, 0)
     few = GazeConfig(steps=4, batch=8, width=0.1)
@@ -110,9 +127,9 @@ def test_weights_round_trip(tmp_path: Path) -> None:
 def test_settings_train(schedule: str, optimiser: str) -> None:
     """The error on the training images falls from what the untrained net of the same seed makes."""
     images, labels = toy_eyes(20, seed=0)
-    config = GazeConfig(steps=20, batch=16, width=0.1, schedule=schedule, optimiser=optimiser)
+    config = GazeConfig(steps=20, batch=16, width=0.1, schedule=schedule, optimiser=optimiser, initial="torch")
     trained = train_gaze_cnn(images, labels, config, seed=0, progress=False)
-    untrained = gaze_estimator._new_model(config, images, 0)
+    untrained = gaze_estimator._new_model(config, images, torch.zeros(3), 0)
     truth, batch = gaze_vector(torch.from_numpy(labels)), to_float(torch.from_numpy(images))
     with torch.no_grad():
         before, after = (float(euclidean_loss(net(batch), truth)) for net in (untrained, trained))
