@@ -198,6 +198,15 @@ def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pyte
     threads = {step["name"]: step["threads"] for step in plan.workflow()["steps"]}
     everything = (*reproduce.STEPS, reproduce.SCORECARD)
     assert threads == {step.name: 8 for step in everything} | {"02_training": 2}
+    # Two notebooks at once, each with all cores: the one works while the other draws.
+    assert _cores_of(reproduce.snakemake_command(plan, tmp_path)) == 16
+    monkeypatch.setattr(reproduce, "_has_gpu", lambda: True)
+    plan = reproduce.plan("embedded", "smoke", out=tmp_path / "a", seeds=3)
+    assert (plan.jobs, _cores_of(reproduce.snakemake_command(plan, tmp_path))) == (1, 8)
+
+
+def _cores_of(command: list[str]) -> int:
+    return int(command[command.index("--cores") + 1])
 
 
 def test_two_runs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
