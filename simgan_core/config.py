@@ -96,8 +96,8 @@ class LossConfig:
         "ours",
         "weight of the L1 *sum* over pixels against the cross-entropy *sum* over patches; one re-implementer quotes "
         "an author with 0.01, others run 0.01 to 6.5 once put on this scale. The rule without labels takes this one of "
-        "the sweep in 05_self_regularisation (reports/cpu-embedded); of two runs of cpu-mini it did so in one, and "
-        "took none in the other",
+        "the sweep in 05_self_regularisation on embedded data; at that sweep's short budget it may take none on real "
+        "images (tables 05_lambda_sweep)",
     )
     psi: Literal["identity", "channel_mean", "derivatives", "learned"] = setting(
         "identity", "paper", "feature space of the self-regularisation", "identity (grey), mean of channels (colour)"

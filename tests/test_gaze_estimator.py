@@ -124,13 +124,14 @@ def test_weights_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-def test_settings_train(schedule: str, optimiser: str) -> None:
+@pytest.mark.parametrize("initial", ["he", "torch"])
+def test_settings_train(schedule: str, optimiser: str, initial: str) -> None:
     """The error on the training images falls from what the untrained net of the same seed makes."""
     images, labels = toy_eyes(20, seed=0)
-    config = GazeConfig(steps=20, batch=16, width=0.1, schedule=schedule, optimiser=optimiser, initial="torch")
+    config = GazeConfig(steps=20, batch=16, width=0.1, schedule=schedule, optimiser=optimiser, initial=initial)
     trained = train_gaze_cnn(images, labels, config, seed=0, progress=False)
-    untrained = gaze_estimator._new_model(config, images, torch.zeros(3), 0)
     truth, batch = gaze_vector(torch.from_numpy(labels)), to_float(torch.from_numpy(images))
+    untrained = gaze_estimator._new_model(config, images, truth.mean(dim=0), 0)
     with torch.no_grad():
         before, after = (float(euclidean_loss(net(batch), truth)) for net in (untrained, trained))
     assert after < 0.9 * before
