@@ -1,4 +1,4 @@
-"""Fill the README's strip, minutes and claims from `reports/`: python -m simgan_core.readme [--check]
+"""Fill the numbers of README.md and docs/hands.md from `reports/`: python -m simgan_core.readme [--check]
 
 Everything between `<!-- name:begin -->` and `<!-- name:end -->` is written from what runs have left; nothing there is
 typed by hand. Reports on real images come before the stand-in, larger profiles before smaller ones.
@@ -7,11 +7,14 @@ typed by hand. Reports on real images come before the stand-in, larger profiles 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.provenance import REPOSITORY, read_json
@@ -20,6 +23,7 @@ from simgan_core.report import arms, format_interval, in_pieces
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
 README = REPOSITORY / "README.md"
+HANDS = REPOSITORY / "docs" / "hands.md"
 REPORTS = REPOSITORY / "reports"
 ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
 EMPTY = "*No run is committed yet: `make reproduce` makes one.*"
@@ -40,7 +44,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     for name, content in blocks.items():
         pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"the README has no block {name!r}; expected <!-- {name}:begin --> … <!-- {name}:end -->.")
+            raise ValueError(f"the text has no block {name!r}; expected <!-- {name}:begin --> … <!-- {name}:end -->.")
         text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
     return text
 
@@ -49,6 +53,30 @@ def blocks(folder: Path = REPORTS) -> dict[str, str]:
     """The README's blocks from the reports in `folder`."""
     found = reports(folder)
     return {"strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found)}
+
+
+def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
+    """Blocks of docs/hands.md from the first report that compared recorded hands: poses fitted, edges beside edges."""
+    for report in reports(folder):
+        poses, edges = (report / "tables" / f"08_{name}.csv" for name in ("pose_fit", "recorded_edges"))
+        if poses.is_file() and edges.is_file():
+            named = f"Of report [{report.name}](../{_link(report, 'index.html')}):\n\n"
+            return {name: named + _markdown(file) for name, file in (("poses", poses), ("edges", edges))}
+    return {"poses": EMPTY, "edges": EMPTY}
+
+
+def _markdown(file: Path) -> str:
+    """A report's table; numbers to three digits, empty cells as dashes."""
+    table = pd.read_csv(file)
+    cells = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    lines = [list(table.columns), ["---"] * len(table.columns), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 def _strip(found: Sequence[Path]) -> str:
@@ -124,15 +152,19 @@ def _link(report: Path, file: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m simgan_core.readme`."""
     parser = argparse.ArgumentParser(prog="python -m simgan_core.readme", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
-    before = README.read_text(encoding="utf-8")
-    after = fill(before, blocks())
-    if options.check and after != before:
-        print("README.md is out of date; run `make readme`.", file=sys.stderr)
+    stale = []
+    for file, content in ((README, blocks()), (HANDS, hand_blocks())):
+        before = file.read_text(encoding="utf-8")
+        after = fill(before, content)
+        if after != before:
+            stale.append(file.name)
+        if not options.check:
+            file.write_text(after, encoding="utf-8")
+    if options.check and stale:
+        print(f"{' and '.join(stale)} out of date; run `make readme`.", file=sys.stderr)
         return 1
-    if not options.check:
-        README.write_text(after, encoding="utf-8")
     return 0
 
 

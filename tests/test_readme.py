@@ -1,4 +1,4 @@
-"""The README's numbers come from reports; its commands and links exist."""
+"""Numbers of README and docs/hands.md come from reports; commands and links exist."""
 
 import json
 import re
@@ -63,6 +63,20 @@ def test_without_reports_the_readme_says_so(tmp_path: Path) -> None:
     assert set(readme.blocks(tmp_path).values()) == {readme.EMPTY}
 
 
+def test_tables_of_hands_come_from_the_first_report_that_has_them(tmp_path: Path) -> None:
+    assert readme.hand_blocks(tmp_path) == {"poses": readme.EMPTY, "edges": readme.EMPTY}
+    for name in ("cpu-mini", "cpu-embedded"):
+        write_report(tmp_path / name, 4.7)
+    tables = tmp_path / "cpu-embedded/tables"
+    tables.mkdir()
+    (tables / "08_pose_fit.csv").write_text("frames,mean (mm)\n80,2.28128\n")
+    (tables / "08_recorded_edges.csv").write_text("images,n,noise (mm)\nno camera,40,0.09447\ncrops,20,\n")
+    found = readme.hand_blocks(tmp_path)
+    assert "cpu-embedded/index.html" in found["poses"]
+    assert "| 80 | 2.28 |" in found["poses"]
+    assert "| no camera | 40 | 0.0945 |\n| crops | 20 | – |" in found["edges"]
+
+
 def test_a_missing_block_is_an_error() -> None:
     with pytest.raises(ValueError, match="no block 'claims'"):
         readme.fill("# Nothing", {"claims": "x"})
@@ -70,6 +84,8 @@ def test_a_missing_block_is_an_error() -> None:
 
 def test_the_committed_readme_is_what_the_reports_say() -> None:
     assert readme.fill(TEXT, readme.blocks()) == TEXT, "run `make readme`"
+    hands = readme.HANDS.read_text()
+    assert readme.fill(hands, readme.hand_blocks()) == hands, "run `make readme`"
 
 
 def test_links_and_make_targets_exist() -> None:
