@@ -2,11 +2,12 @@
 
 A *variant* is a set of overrides of the run's configuration. Trainings lie under `RUN/ablations/<key>/seed-<n>/`, where
 the key is that of their settings and images: 'with history', 'local', 'the default lambda' and 'psi = identity' are one
-training, whichever notebook comes first. Each variant is then judged as in table 3: its refiner refines the first
+training, whichever notebook comes first, and it is the run's own of `02_training`, as far as it had come at the stop
+where ablations end (`Config.ablation_stop`). Each variant is then judged as in table 3: its refiner refines the first
 renders, and a gaze CNN trained on these is tested on the held-back images.
 
-The budget is a part of the profile's, set here and nowhere else, so that numbers of different notebooks compare with
-one another; with those of `02_training` and `07_gaze_evaluation`, which take the whole budget, they do not.
+The budget is that stop, and a part of the profile's renders and updates of the gaze CNN, so that numbers of different
+notebooks compare with one another; with those of `07_gaze_evaluation`, which takes the whole budget, they do not.
 
 Legend: S seeds, N test images, M renders that are refined, C H W image. Images uint8, gaze in radians.
 """
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simgan_core import stages
+from simgan_core import stages, stops
 from simgan_core.checkpoints import REFINER, load_refiner
 from simgan_core.config import Config, with_overrides
 from simgan_core.datasets.store import Store
@@ -41,18 +42,16 @@ from simgan_core.precision import resolve_device
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images
 from simgan_core.run_folder import RunFolder
-from simgan_core.training_log import read_metrics
+from simgan_core.training_log import SAMPLES, read_metrics
 from simgan_core.workers import side_by_side
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SHARE = 0.25
-"""Of the profile's steps of R and D and of its renders to refine: 225 steps, 3,000 images on a CPU."""
+"""Of the profile's renders, which the gaze CNN of a variant learns from."""
 GAZE_SHARE = 0.4
 """Of the profile's steps of the gaze CNN: fewer leave it too far from what its images could teach it."""
-SNAPSHOTS = 10
-"""Strips of samples that each training leaves, for the viewer."""
 SWEEP_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 """Seeds of the points of a sweep by profile; all of the ablations' in the others."""
 LAMBDA_FACTORS = (0.0, 0.1, 1.0, 10.0, 100.0)
@@ -103,13 +102,10 @@ def sweep_seeds(run: RunFolder) -> tuple[int, ...]:
 
 def budget(config: Config) -> Config:
     """The configuration at the ablations' budget; nothing but numbers of steps changes."""
-    steps = {
-        f"training.{name}": max(2, round(SHARE * getattr(config.training, name)))
-        for name in ("steps", "pretrain_refiner", "pretrain_discriminator")
-    }
-    every = max(1, steps["training.steps"] // SNAPSHOTS)
-    rhythm = {"training.sample_every": every, "training.checkpoint_every": steps["training.steps"]}
-    return with_overrides(config, steps | rhythm | {"gaze.steps": max(2, round(GAZE_SHARE * config.gaze.steps))})
+    steps = stops.spaced(config, config.stops)[config.ablation_stop - 1]
+    fewer = {"training.steps": steps, "gaze.steps": max(2, round(GAZE_SHARE * config.gaze.steps))}
+    # The stops are those of the whole training; this one ends at one of them.
+    return with_overrides(config, fewer | {"stops": 1, "ablation_stop": 1})
 
 
 def refined_count(config: Config, synthetic: Store) -> int:
@@ -124,7 +120,10 @@ def configured(run: RunFolder, variant: Variant) -> Config:
 
 @dataclass(frozen=True)
 class Job:
-    """One training with all that follows. `config` None: a gaze CNN on raw renders. `test` None: no gaze CNN."""
+    """One training with all that follows. `config` None: a gaze CNN on raw renders. `test` None: no gaze CNN.
+
+    `own`: the run whose own training this is, ended early.
+    """
 
     folder: Path
     seed: int
@@ -134,6 +133,7 @@ class Job:
     real: Path
     count: int
     test: Path | None
+    own: RunFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,12 @@ def _job(run: RunFolder, config: Config | None, seed: int, *, synthetic: Path, r
     key = RAW if config is None else settings_key(opened, Store.open(real), config)
     folder = run.path / "ablations" / key / f"seed-{seed}"
     count = refined_count(run.config, opened)
-    return Job(folder, seed, budget(run.config), config, synthetic, real, count, test)
+    own = run if config == budget(run.config) and (synthetic, real) == _images(run) else None
+    return Job(folder, seed, budget(run.config), config, synthetic, real, count, test, own)
+
+
+def _images(run: RunFolder) -> tuple[Path, Path]:
+    return run.stores / "synthetic", run.stores / "real"
 
 
 def settings_key(synthetic: Store, real: Store, config: Config) -> str:
@@ -256,7 +261,11 @@ def do_job(job: Job) -> None:
 
 
 def _refined(job: Job, config: Config, synthetic: Store, real: Store, images: Images) -> Images:
-    stages.trained(synthetic, real, job.folder, config, job.seed, progress=False)
+    if job.own is not None:
+        stages.train_refiner(job.own, job.seed, progress=False)
+        stops.as_if_ended(stages.training_of(job.own, job.seed), config.training.steps, job.folder)
+    else:
+        stages.trained(synthetic, real, job.folder, config, job.seed, progress=False)
     path, made_with = job.folder / "refined.npy", {"weights": sha256(job.folder / REFINER), "count": job.count}
     if not _is_made(path, made_with):
         partial = path.with_suffix(".partial.npy")
@@ -309,9 +318,9 @@ def read_samples(training: Path, width: int) -> tuple[list[int], Images, Images]
     """The strips that a training left: iterations [T], renders [n, H, W(, 3)], refined ones [T, n, H, W(, 3)]."""
     from PIL import Image
 
-    files = sorted((training / "samples").glob("*.png"))
+    files = sorted((training / SAMPLES).glob("*.png"))
     if not files:
-        raise FileNotFoundError(f"{training} holds no samples/*.png; expected a finished training. Train it again.")
+        raise FileNotFoundError(f"{training} holds no {SAMPLES}/*.png; expected a finished training. Train it again.")
     strips = [np.array(Image.open(file)) for file in files]
     rows = [np.split(strip, 3, axis=0) for strip in strips]
     parts = [[np.stack(np.split(row, row.shape[1] // width, axis=1)) for row in three[:2]] for three in rows]

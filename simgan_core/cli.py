@@ -199,12 +199,17 @@ def reproduce(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Notebooks, e.g. 07 or 03,07, and what they need.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
+    ablation_stop: Annotated[
+        int | None, typer.Option(min=1, help="Third of 02's steps where 03 to 05 end their trainings: 1, 2 or 3.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default by cores or GPU.")] = None,
 ) -> None:
     """Run the notebooks from data to scorecard and write a report; the same command goes on after an interruption."""
     from simgan_core import reproduce as workflow
 
-    planned = workflow.plan(data, profile, data_root=data_root, out=out, only=only, seeds=seeds, jobs=jobs)
+    planned = workflow.plan(
+        data, profile, data_root=data_root, out=out, only=only, seeds=seeds, ablation_stop=ablation_stop, jobs=jobs
+    )
     typer.echo(f"work in {planned.run.path}: {', '.join(workflow.names(planned.steps))}", err=True)
     typer.echo(str(workflow.run_plan(planned)))
 

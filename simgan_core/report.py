@@ -99,9 +99,10 @@ def provenance(run: RunFolder) -> Row:
 
 
 def _command(run: RunFolder) -> str:
-    seeds = len(run.seeds)
-    more = "" if seeds == profile(run.config.profile).seeds else f" --seeds {seeds}"
-    return f"simgan reproduce --data {run.data} --profile {run.config.profile}{more}"
+    usual, given = profile(run.config.profile), run.config
+    more = "" if given.seeds == usual.seeds else f" --seeds {given.seeds}"
+    more += "" if given.ablation_stop == usual.ablation_stop else f" --ablation-stop {given.ablation_stop}"
+    return f"simgan reproduce --data {run.data} --profile {given.profile}{more}"
 
 
 def in_pieces(origin: Mapping[str, Any]) -> bool:

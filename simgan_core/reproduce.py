@@ -1,8 +1,7 @@
 """The notebooks as a graph, from data to scorecard: plans a run and hands it to Snakemake (`workflow/Snakefile`).
 
-    01_data -> 02_training (one job per seed) -> 05, 06, 07 -> 09_scorecard -> report
-    01_data -> 03, 04 (refiners of their own) ---------------> 09_scorecard
-    08_hand_pose (its own data, refiners and seeds) ---------> 09_scorecard
+    01_data -> 02_training (one job per seed) -> 03 to 07 -> 09_scorecard -> report
+    08_hand_pose (its own data, refiners and seeds) ------> 09_scorecard
 
 A job is out of date when its notebook, the code that it imports, its part of the configuration or its inputs changed.
 A killed run goes on where it stopped, at the last checkpoint of a training.
@@ -67,8 +66,8 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("01_data"),
     Step("02_training", needs=("01_data",), per_seed=True),
-    Step("03_history", needs=("01_data",), ablation=True),
-    Step("04_local_vs_global", needs=("01_data",), ablation=True),
+    Step("03_history", needs=("01_data", "02_training"), ablation=True),
+    Step("04_local_vs_global", needs=("01_data", "02_training"), ablation=True),
     Step("05_self_regularisation", needs=("01_data", "02_training")),
     Step("06_visual_turing_test", needs=("01_data", "02_training")),
     Step("07_gaze_evaluation", needs=("01_data", "02_training")),
@@ -147,6 +146,7 @@ class Plan:
             "name": step.name,
             "notebook": str(step.notebook),
             "needs": list(step.needs),
+            "reads_seeds": list(self.run.ablation_seeds if step.ablation else self.run.seeds),
             "per_seed": step.per_seed,
             "threads": self.threads_per_seed if step.per_seed else self.cores,
             "made_with": _made_with(step, self.run),
@@ -157,10 +157,11 @@ def _made_with(step: Step, run: RunFolder) -> str:
     """Fingerprint of all that decides a step's result besides its inputs.
 
     The number of seeds does not decide what one seed does: adding seeds keeps the finished ones, and the ablations.
+    Nor does the stop where ablations end decide anything before them.
     """
     config = to_dict(run.config)
     if step.name in ("01_data", "02_training"):
-        del config["seeds"]
+        del config["seeds"], config["ablation_stop"]
     elif step.ablation:
         config["seeds"] = len(run.ablation_seeds)
     parts = [code_fingerprint(step.notebook), json.dumps(config, sort_keys=True), run.data]
@@ -182,7 +183,7 @@ def _data_state(root: Path, patterns: Iterable[str]) -> str:
 
 def plan(
     data: str = "embedded", profile_name: str = "cpu", *, data_root: Path | None = None, out: Path | None = None,
-    only: str | None = None, seeds: int | None = None, jobs: int | None = None,
+    only: str | None = None, seeds: int | None = None, ablation_stop: int | None = None, jobs: int | None = None,
 ) -> Plan:  # fmt: skip
     """Check everything that can be checked without computing; nothing is written.
 
@@ -193,9 +194,8 @@ def plan(
     """
     if data not in DATA:
         raise ValueError(f"data {data!r} is not known; expected one of {', '.join(DATA)}.")
-    config = profile(profile_name)
-    if seeds is not None:
-        config = with_overrides(config, {"seeds": seeds})
+    sizes = {"seeds": seeds, "ablation_stop": ablation_stop}
+    config = with_overrides(profile(profile_name), {name: size for name, size in sizes.items() if size is not None})
     steps = select(only)
     for step in (*STEPS, SCORECARD):
         check_parameters(step.notebook, PARAMETERS)

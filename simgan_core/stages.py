@@ -8,7 +8,6 @@ again after its text or a figure changed, and costs seconds.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from simgan_core.stops import Stop, Training
 
 MADE_WITH = "made_with.json"
-STOPS: Mapping[str, int] = {"smoke": 1}
-STOPS_ELSEWHERE = 3
-"""At how many equally spaced steps a refiner of `02_training` is kept, by profile; the rule takes one of them."""
 
 
 def prepare_data(run: RunFolder) -> Prepared:
@@ -54,7 +50,7 @@ def train_refiner(run: RunFolder, seed: int, *, progress: bool = True) -> Path:
     """Train the refiner of `seed` on the run's stores, kept at its stops, or go on with it; returns its folder."""
     from simgan_core.stops import train_to_stops
 
-    task = _training(run, seed)
+    task = training_of(run, seed)
     synthetic, real = Store.open(task.synthetic), Store.open(task.real)
     code = code_fingerprint(PACKAGE / "training.py")
     inputs = {"code": code, "stops": list(task.steps), **training_inputs(synthetic, real, run.config)}
@@ -68,13 +64,14 @@ def choose_stop(run: RunFolder, seed: int) -> Stop:
     """Let the rule without labels take a stop of the refiner of `seed`, trained before; its weights are the run's."""
     from simgan_core import stops
 
-    return stops.choose_stop(_training(run, seed), run.refiner(seed))
+    return stops.choose_stop(training_of(run, seed), run.refiner(seed))
 
 
-def _training(run: RunFolder, seed: int) -> Training:
+def training_of(run: RunFolder, seed: int) -> Training:
+    """The training of `seed` on the run's stores, kept at `Config.stops` steps."""
     from simgan_core.stops import Training, spaced
 
-    places = spaced(run.config, STOPS.get(run.config.profile, STOPS_ELSEWHERE))
+    places = spaced(run.config, run.config.stops)
     synthetic, real = (run.stores / name for name in ("synthetic", "real"))
     return Training(synthetic, real, run.training(seed), run.config, places, seed)
 

@@ -8,6 +8,7 @@ lambda of a sweep.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from simgan_core.evaluation.statistics import Estimate
 from simgan_core.precision import resolve_device
 from simgan_core.selection import Candidate, measure_candidate
 from simgan_core.training import train
+from simgan_core.training_log import METRICS, SAMPLES, drop_after
 
 RAW = "raw.json"
 """In a training's folder: how well a fresh discriminator tells raw renders from real images."""
@@ -86,6 +88,22 @@ def train_to_stops(task: Training, *, progress: bool = False) -> None:
             config = with_overrides(task.config, {"training.steps": step})
             train(synthetic, real, task.folder, config, seed=task.seed, resume=True, progress=progress)
             place(task.folder / REFINER, task.kept(step))
+
+
+def as_if_ended(task: Training, step: int, folder: Path) -> None:
+    """Put into `folder` what a training that ends at `step` leaves: weights, log and samples of `task` up to there.
+
+    A training knows its last step only as the place to end, so that this is that training (see `train_to_stops`).
+    """
+    t = task.config.training
+    ends = tuple(itertools.accumulate((t.pretrain_refiner, t.pretrain_discriminator, step)))
+    place(task.folder / METRICS, folder / METRICS)
+    drop_after(folder / METRICS, ends[-1])
+    for strip in (task.folder / SAMPLES).glob("*.png"):
+        iteration = int(strip.stem)
+        if iteration in ends or (iteration < ends[-1] and iteration % t.sample_every == 0):
+            place(strip, folder / SAMPLES / strip.name)
+    place(task.kept(step), folder / REFINER)  # last, as it says that the folder is complete
 
 
 def measure(task: Measurement) -> Candidate:

@@ -18,6 +18,8 @@ from tqdm.auto import tqdm
 
 from simgan_core.images import to_uint8
 
+METRICS, SAMPLES = "metrics.jsonl", "samples"
+"""In a training's folder: a line of metrics every few steps; strips of synthetic and refined images."""
 EQUALS_INPUT = 0.01
 """Mean |refined - input| in [-1, 1] units, 1.3 grey levels of 255, below which the refiner does nothing visible."""
 COLLAPSED_SPREAD = 0.25
@@ -61,8 +63,8 @@ class TrainingLog:
         if writes:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            _drop_after(out / "metrics.jsonl", done)
-            self._file = (out / "metrics.jsonl").open("a")
+            drop_after(out / METRICS, done)
+            self._file = (out / METRICS).open("a")
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
     def __enter__(self) -> Self:
@@ -106,8 +108,8 @@ class TrainingLog:
         """Write a strip PNG: synthetic above refined above their difference (grey = none). Images [n, C, H, W]."""
         if self.writes:
             strip = sample_strip(synthetic, refined)
-            (self.out / "samples").mkdir(exist_ok=True)
-            path = self.out / "samples" / f"{iteration:06d}.png"
+            (self.out / SAMPLES).mkdir(exist_ok=True)
+            path = self.out / SAMPLES / f"{iteration:06d}.png"
             temporary = path.with_suffix(".partial")
             Image.fromarray(strip).save(temporary, format="png")
             temporary.replace(path)
@@ -122,11 +124,11 @@ def sample_strip(synthetic: Tensor, refined: Tensor) -> np.ndarray[Any, np.dtype
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics, oldest first; an unfinished last line is left out."""
-    lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    lines = (run / METRICS).read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
 
 
-def _drop_after(path: Path, iteration: int) -> None:
+def drop_after(path: Path, iteration: int) -> None:
     """Keep the lines up to `iteration`: a run that was killed has logged more than its checkpoint holds."""
     if path.is_file():
         kept = [line for line in read_metrics(path.parent) if line["iteration"] <= iteration]

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_eyes import toy_eyes
 
-from simgan_core import ablations, colour_eyes, regularisation
-from simgan_core.config import cpu, to_dict, with_overrides
+from simgan_core import ablations, colour_eyes, regularisation, stages
+from simgan_core.checkpoints import REFINER, load_weights
+from simgan_core.config import cpu, smoke, to_dict, with_overrides
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.annotation import PupilShift
 from simgan_core.evaluation.artefacts import fit_patches
 from simgan_core.evaluation.statistics import Estimate
+from simgan_core.run_folder import RunFolder
+from simgan_core.stops import spaced
+from simgan_core.training_log import read_metrics
 
 
 def store(path: Path, seed: int, count: int = 40) -> Store:
@@ -41,6 +46,29 @@ def test_equal_settings_share_a_training_whatever_the_variant_is_called(tmp_path
     assert ablations.settings_key(synthetic, real, learned) != keys["learned"]
 
 
+def test_a_variant_without_a_difference_is_the_runs_own_training_at_the_stop(tmp_path: Path) -> None:
+    sizes = {"training.steps": 6, "stops": 3, "ablation_stop": 2, "training.precision": "fp32", "refiner.width": 4,
+             "training.device": "cpu"}  # fmt: skip
+    run = RunFolder.create(tmp_path / "run", data="embedded", config=with_overrides(smoke(), sizes))
+    for place, name in enumerate(("synthetic", "real", "test")):
+        store(run.stores / name, place)
+    found = ablations.train_variants(run, ablations.HISTORY, seeds=(1,), raw=False, workers=1, progress=False)
+    own, (on,), (off,) = run.training(1), found.folders["on"], found.folders["off"]
+    assert (on / REFINER).read_bytes() == (own / "step-000004.safetensors").read_bytes()
+    assert (on / REFINER).read_bytes() != (own / REFINER).read_bytes(), "the whole training"
+    # It is what a training of its own with the same budget leaves, to the bit.
+    alone, config = tmp_path / "alone", ablations.budget(run.config)
+    stages.trained(Store.open(run.stores / "synthetic"), Store.open(run.stores / "real"), alone, config, 1)
+    first, second = (load_weights(folder / REFINER, "refiner")[0] for folder in (on, alone))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    losses = [[(line["iteration"], line.get("loss_refiner")) for line in read_metrics(f)] for f in (on, alone)]
+    assert losses[0] == losses[1]
+    strips = [ablations.read_samples(folder, 55) for folder in (on, alone)]
+    assert strips[0][0] == strips[1][0] and np.array_equal(strips[0][2], strips[1][2])
+    assert read_metrics(off)[-1]["iteration"] == read_metrics(on)[-1]["iteration"]
+    assert (off / REFINER).read_bytes() != (on / REFINER).read_bytes()
+
+
 def test_the_budget_changes_numbers_of_steps_and_nothing_else() -> None:
     whole, small = to_dict(cpu()), to_dict(ablations.budget(cpu()))
     changed = {
@@ -48,11 +76,9 @@ def test_the_budget_changes_numbers_of_steps_and_nothing_else() -> None:
         for part, values in whole.items() if isinstance(values, dict)
         for name, value in values.items() if small[part][name] != value
     }  # fmt: skip
-    assert changed <= {
-        "training.steps", "training.pretrain_refiner", "training.pretrain_discriminator", "training.sample_every",
-        "training.checkpoint_every", "gaze.steps",
-    }  # fmt: skip
-    assert small["training"]["steps"] == round(ablations.SHARE * whole["training"]["steps"])
+    assert changed == {"training.steps", "gaze.steps"}
+    assert small["training"]["steps"] == spaced(cpu(), cpu().stops)[cpu().ablation_stop - 1]
+    assert ablations.budget(with_overrides(cpu(), {"ablation_stop": 3})).training == cpu().training
 
 
 def test_the_two_psis_cost_the_same_for_a_change_of_brightness() -> None:

@@ -12,6 +12,7 @@ from simgan_core import config as c
 from simgan_core.deviations import page
 
 SIZES = {"steps", "batch", "width", "blocks", "history_images", "seeds", "ablation_seeds", "profile"}
+SIZES |= {"stops", "ablation_stop"}
 SIZES |= {"pretrain_refiner", "pretrain_discriminator", "log_every", "sample_every", "checkpoint_every"}
 SIZES |= {"synthetic_images", "real_images", "test_images"}
 

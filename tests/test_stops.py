@@ -17,14 +17,13 @@ from simgan_core.refine import refine_images
 from simgan_core.run_folder import RunFolder
 
 SETTINGS = {"refiner.width": 4, "training.pretrain_refiner": 2, "training.pretrain_discriminator": 2,
-            "training.steps": 6, "training.precision": "fp32", "training.device": "cpu"}  # fmt: skip
+            "training.steps": 6, "stops": 3, "training.precision": "fp32", "training.device": "cpu"}  # fmt: skip
 LAMBDA = c.smoke().loss.lambda_sum
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr("simgan_core.evaluation.fresh_discriminator.STEPS", 2)
-    monkeypatch.setattr(stages, "STOPS", {"smoke": 3})
     made = RunFolder.create(tmp_path / "run", data="embedded", config=c.with_overrides(c.smoke(), SETTINGS))
     toy_store(made.stores / "synthetic", 40, 0)
     toy_store(made.stores / "real", 30, 1, real=True)

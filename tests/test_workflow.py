@@ -185,6 +185,11 @@ def test_more_seeds_leave_ablations_and_hands_as_they_are(tmp_path: Path) -> Non
         assert plan.run.ablation_seeds == plan.run.seeds[:3]
         return {step["name"]: step["made_with"] for step in plan.workflow()["steps"]}
 
+    def read(seeds: int) -> list[int]:
+        plan = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=seeds)
+        return next(step["reads_seeds"] for step in plan.workflow()["steps"] if step["name"] == "03_history")
+
+    assert read(8) == read(3) == [0, 1, 2], "an ablation waits for refiners that it does not read"
     two, three, eight = (made_with(seeds) for seeds in (2, 3, 8))
     ablations = {"03_history", "04_local_vs_global", "08_hand_pose"}
     assert {name for name in three if three[name] == eight[name]} == {"01_data", "02_training", *ablations}
