@@ -69,6 +69,8 @@ def test_files_hold_what_the_contract_says(tmp_path: Path) -> None:
     assert "in pieces" in report.write_report(run, tmp_path / "again").read_text()
     more = RunFolder.create(run.path, data=run.data, config=replace(run.config, seeds=len(run.seeds) + 5))
     assert report.provenance(more)["command"] == f"{command} --seeds {len(run.seeds) + 5}"
+    longer = RunFolder.create(run.path, data=run.data, config=replace(run.config, ablation_stop=2))
+    assert report.provenance(longer)["command"] == f"{command} --ablation-stop 2"
     page = index.read_text()
     assert "4.70° (4.50 to 5.00)" in page and "33.0 % (25.0 to 40.0)" in page
     assert page.count('class="verdict supported"') == 1

@@ -171,6 +171,7 @@ def test_notebooks_are_checked_before_anything_runs(
         ({"profile_name": "gpus"}, "profile 'gpus' is not known"),
         ({"data": "mini", "data_root": Path("/nowhere/at/all")}, "data root /nowhere/at/all is not a folder"),
         ({"seeds": 0}, "seeds is 0; expected 1 or more"),
+        ({"ablation_stop": 4}, "ablation_stop is 4; expected 1 to 3"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
