@@ -104,8 +104,7 @@ def budget(config: Config) -> Config:
     """The configuration at the ablations' budget; nothing but numbers of steps changes."""
     steps = stops.spaced(config, config.stops)[config.ablation_stop - 1]
     fewer = {"training.steps": steps, "gaze.steps": max(2, round(GAZE_SHARE * config.gaze.steps))}
-    # The stops are those of the whole training; this one ends at one of them.
-    return with_overrides(config, fewer | {"stops": 1, "ablation_stop": 1})
+    return with_overrides(config, fewer)
 
 
 def refined_count(config: Config, synthetic: Store) -> int:
@@ -231,12 +230,8 @@ def _job(run: RunFolder, config: Config | None, seed: int, *, synthetic: Path, r
     key = RAW if config is None else settings_key(opened, Store.open(real), config)
     folder = run.path / "ablations" / key / f"seed-{seed}"
     count = refined_count(run.config, opened)
-    own = run if config == budget(run.config) and (synthetic, real) == _images(run) else None
+    own = run if config == budget(run.config) else None
     return Job(folder, seed, budget(run.config), config, synthetic, real, count, test, own)
-
-
-def _images(run: RunFolder) -> tuple[Path, Path]:
-    return run.stores / "synthetic", run.stores / "real"
 
 
 def settings_key(synthetic: Store, real: Store, config: Config) -> str:

@@ -66,9 +66,10 @@ def train(
     """Train a refiner by Algorithm 1. Images of another size than the profile's are resized (bilinear)."""
     from simgan_core import config as configuration
     from simgan_core.datasets.open_images import open_images
+    from simgan_core.profiles import profile as chosen_profile
     from simgan_core.training import train as run_training
 
-    chosen = configuration.with_overrides(configuration.profile(profile), _settings(overrides))
+    chosen = configuration.with_overrides(chosen_profile(profile), _settings(overrides))
     if colour:
         chosen = configuration.with_channels(chosen, 3)
     stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
@@ -95,11 +96,12 @@ def select(
     from simgan_core import config as configuration
     from simgan_core import select_refiner
     from simgan_core.datasets.open_images import open_images
+    from simgan_core.profiles import profile as chosen_profile
 
     settings = _settings(overrides)
     if "loss.lambda_sum" in settings:
         raise ValueError("--set loss.lambda_sum found; expected lambda in --lambdas alone. Name it there.")
-    chosen = configuration.with_overrides(configuration.profile(profile), settings)
+    chosen = configuration.with_overrides(chosen_profile(profile), settings)
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
     stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
@@ -225,7 +227,7 @@ def bench(
 ) -> None:
     """Measure this machine: images/s of the renderers, the refiners, Algorithm 1 and the gaze CNN."""
     from simgan_core import bench as measured
-    from simgan_core.config import profile as chosen_profile
+    from simgan_core.profiles import profile as chosen_profile
 
     results = measured.bench(chosen_profile(profile), assets, count=count, seconds=seconds, device=device)
     print_result(results, as_json)

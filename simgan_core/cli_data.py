@@ -51,8 +51,8 @@ def prepare_data(
 
 
 def _prepare_eyes(data: str, profile: str, data_root: Path | None, out: Path, seed: int) -> dict[str, object]:
-    from simgan_core.config import profile as named_profile
     from simgan_core.datasets.prepare import prepare
+    from simgan_core.profiles import profile as named_profile
     from simgan_core.run_folder import find_data_root
 
     prepared = prepare(data, named_profile(profile), find_data_root(data_root), out, seed)

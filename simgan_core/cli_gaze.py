@@ -28,9 +28,9 @@ def train_gaze(
     """Train the paper's gaze CNN from scratch (section 3.1)."""
     from dataclasses import replace
 
-    from simgan_core.config import profile as named_profile
     from simgan_core.datasets.open_images import open_images
     from simgan_core.gaze_estimator import save_gaze_cnn, train_gaze_cnn
+    from simgan_core.profiles import profile as named_profile
 
     if out.suffix != ".safetensors" or out.exists():
         raise ValueError(f"{out} found; expected the name of a new file that ends in .safetensors")

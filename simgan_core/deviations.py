@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from simgan_core.config import PROFILES, Config, lambda_sum_to_mean, patch_grid
+from simgan_core.config import Config, lambda_sum_to_mean, patch_grid
 from simgan_core.config_hand import PROFILES as HAND_PROFILES
 from simgan_core.config_hand import HandConfig
+from simgan_core.profiles import PROFILES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "deviations.md"
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from simgan_core.claims import CLAIMS, judge
-from simgan_core.config import profile, to_dict
+from simgan_core.config import to_dict
+from simgan_core.profiles import profile
 from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
 from simgan_core.run_folder import Metric, RunFolder
 

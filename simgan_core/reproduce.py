@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgan_core.config import Config, profile, to_dict, with_overrides
+from simgan_core.config import Config, to_dict, with_overrides
 from simgan_core.execution import check_parameters
 from simgan_core.locks import LOCK, refused_while_held
+from simgan_core.profiles import profile
 from simgan_core.provenance import REPOSITORY, code_fingerprint, write_json
 from simgan_core.run_folder import DATA, RunFolder, find_data_root
 

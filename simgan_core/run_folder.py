@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simgan_core.claims import ClaimResult
-from simgan_core.config import Config, from_json, profile, to_json
+from simgan_core.config import Config, from_json, to_json
+from simgan_core.profiles import profile
 from simgan_core.provenance import REPOSITORY, read_json, write_json
 
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def drop_after(path: Path, iteration: int) -> None:
-    """Keep the lines up to `iteration`: a run that was killed has logged more than its checkpoint holds."""
+    """Keep the lines up to `iteration`, e.g. of a killed run, which has logged more than its checkpoint holds."""
     if path.is_file():
         kept = [line for line in read_metrics(path.parent) if line["iteration"] <= iteration]
         temporary = path.with_suffix(".partial")

@@ -11,11 +11,12 @@ from toy_eyes import toy_eyes
 
 from simgan_core import ablations, colour_eyes, regularisation, stages
 from simgan_core.checkpoints import REFINER, load_weights
-from simgan_core.config import cpu, smoke, to_dict, with_overrides
+from simgan_core.config import to_dict, with_overrides
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.annotation import PupilShift
 from simgan_core.evaluation.artefacts import fit_patches
 from simgan_core.evaluation.statistics import Estimate
+from simgan_core.profiles import cpu, smoke
 from simgan_core.run_folder import RunFolder
 from simgan_core.stops import spaced
 from simgan_core.training_log import read_metrics

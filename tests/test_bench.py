@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from simgan_core import bench
 from simgan_core.bench import bench_hand_refiner, rate
 from simgan_core.cli import app
-from simgan_core.config import profile
 from simgan_core.config_hand import hand_profile
+from simgan_core.profiles import profile
 
 
 def test_the_command_prints_one_object_with_all_rates() -> None:

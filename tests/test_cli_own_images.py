@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from simgan_core.checkpoints import load_refiner, save_refiner
 from simgan_core.cli import app
-from simgan_core.config import profile
 from simgan_core.datasets.open_images import open_images
 from simgan_core.datasets.store import Store
 from simgan_core.models import Refiner
+from simgan_core.profiles import profile
 from simgan_core.refine import refine_images
 
 RUNNER = CliRunner()

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simgan_core.config import Config, GazeConfig, smoke
+from simgan_core.config import Config, GazeConfig
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation import comparison
 from simgan_core.evaluation.comparison import ARMS, Arm, Comparison, TrainingData, compare_arms
 from simgan_core.evaluation.dependence import groups_of
+from simgan_core.profiles import smoke
 
 RAW = next(arm for arm in ARMS if arm.name == "raw")
 CONSTANT = next(arm for arm in ARMS if arm.name == "constant")

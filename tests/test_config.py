@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from simgan_core import config as c
+from simgan_core import profiles
 from simgan_core.deviations import page
 
 SIZES = {"steps", "batch", "width", "blocks", "history_images", "seeds", "ablation_seeds", "profile"}
@@ -26,16 +27,16 @@ def leaves(node: object, prefix: str = "") -> dict[str, tuple[object, dict]]:
     return found
 
 
-@pytest.mark.parametrize("name", c.PROFILES)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_profiles_survive_json(name: str) -> None:
-    profile = c.profile(name)
+    profile = profiles.profile(name)
     assert profile.profile == name
     assert c.from_json(c.to_json(profile)) == profile
 
 
-@pytest.mark.parametrize("name", c.PROFILES)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_profiles_differ_in_sizes_only(name: str) -> None:
-    ours, reference = leaves(c.profile(name)), leaves(c.cpu())
+    ours, reference = leaves(profiles.profile(name)), leaves(profiles.cpu())
     differing = {key for key in ours if ours[key][0] != reference[key][0]}
     assert {key.rsplit(".", 1)[-1] for key in differing} <= SIZES
 
@@ -48,7 +49,7 @@ def test_every_hyperparameter_has_a_source_and_a_reason() -> None:
 
 
 def test_paper_profile_has_the_papers_numbers() -> None:
-    paper = c.paper()
+    paper = profiles.paper()
     assert (paper.refiner.width, paper.refiner.blocks, paper.refiner.kernel) == (64, 4, 3)
     assert (paper.training.batch, paper.training.k_g, paper.training.k_d) == (512, 2, 1)
     assert (paper.training.pretrain_refiner, paper.training.pretrain_discriminator) == (1000, 200)
@@ -60,16 +61,16 @@ def test_lambda_is_converted_by_pixels_per_patch() -> None:
     assert c.patch_grid((35, 55)) == (9, 14)
     assert c.lambda_sum_to_mean(0.01, (35, 55)) == pytest.approx(0.01 * 1925 / 126)
     assert c.lambda_sum_to_mean(1.0, (36, 60)) == pytest.approx(16.0)
-    assert c.cpu().lambda_mean == pytest.approx(c.cpu().loss.lambda_mean)
+    assert profiles.cpu().lambda_mean == pytest.approx(profiles.cpu().loss.lambda_mean)
 
 
 def test_overrides_read_text_as_the_fields_type() -> None:
     changed = c.with_overrides(
-        c.cpu(), {"loss.lambda_sum": "0.3", "data.size": "36x60", "training.steps": 7, "loss.psi": "derivatives"}
+        profiles.cpu(), {"loss.lambda_sum": "0.3", "data.size": "36x60", "training.steps": 7, "loss.psi": "derivatives"}
     )
     assert changed.loss.lambda_sum == 0.3 and changed.data.size == (36, 60)
     assert changed.training.steps == 7 and changed.loss.psi == "derivatives"
-    assert c.cpu().training.steps != 7
+    assert profiles.cpu().training.steps != 7
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,12 @@ def test_overrides_read_text_as_the_fields_type() -> None:
 )
 def test_wrong_overrides_name_the_remedy(override: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        c.with_overrides(c.cpu(), override)
+        c.with_overrides(profiles.cpu(), override)
 
 
 def test_unknown_names_raise_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'cpu'"):
-        c.profile("cpuu")
+        profiles.profile("cpuu")
     with pytest.raises(ValueError, match="'loss.lambda_sun'. Did you mean 'lambda_sum'"):
         c.from_dict({"loss": {"lambda_sun": 1.0}})
     with pytest.raises(ValueError, match="not JSON"):
@@ -110,7 +111,7 @@ def test_unknown_names_raise_with_the_nearest() -> None:
 
 
 def test_colour_takes_the_papers_psi_for_colour() -> None:
-    colour = c.with_channels(c.cpu(), 3)
+    colour = c.with_channels(profiles.cpu(), 3)
     assert colour.loss.psi == "channel_mean"
     assert (colour.data.channels, colour.refiner.channels, colour.discriminator.channels) == (3, 3, 3)
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from toy_eyes import toy_eyes, toy_store
 
 from simgan_core import figures_gaze, tables_gaze
-from simgan_core.config import GazeConfig, cpu, gpu
+from simgan_core.config import GazeConfig
 from simgan_core.evaluation import realism_comparison
 from simgan_core.evaluation.baselines import BASELINES
 from simgan_core.evaluation.comparison import ARMS, MAIN, Comparison, seeds_of
@@ -18,6 +18,7 @@ from simgan_core.evaluation.published import NOTE, TABLE_2, TABLE_3
 from simgan_core.evaluation.realism_comparison import RealismComparison, compare_realism, over_seeds
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.gaze_estimator import train_gaze_cnn
+from simgan_core.profiles import cpu, gpu
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from simgan_core import hand_recorded
-from simgan_core.config import profile
 from simgan_core.hand_recorded import (
     RecordedEdges,
     compare_with_recorded,
@@ -21,6 +20,7 @@ from simgan_core.hand_recorded import (
     recorded_metrics,
     recorded_root,
 )
+from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.simulators.hand_fit import HandFit, RecordedFit
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from simgan_core import config as c
+from simgan_core import profiles
 from simgan_core.models import (
     GlobalDiscriminator,
     LocalDiscriminator,
@@ -20,7 +21,7 @@ from simgan_core.models import (
 
 
 def test_parameter_counts_are_the_papers() -> None:
-    refiner, discriminator = build_networks(c.paper(), seed=0)
+    refiner, discriminator = build_networks(profiles.paper(), seed=0)
     assert parameter_count(refiner) == 296_129
     assert parameter_count(discriminator) == 75_906
 
@@ -87,14 +88,14 @@ def test_pointwise_convolution_is_a_convolution() -> None:
 def test_input_is_not_changed_in_place() -> None:
     images = torch.randn(2, 1, 35, 55)
     before = images.clone()
-    for network in build_networks(c.smoke(), 0):
+    for network in build_networks(profiles.smoke(), 0):
         network(images)
     assert torch.equal(images, before)
 
 
 def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    first, again, other = (build_networks(c.smoke(), seed)[0].state_dict() for seed in (3, 3, 4))
+    first, again, other = (build_networks(profiles.smoke(), seed)[0].state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -104,7 +105,7 @@ def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_maps_lie_channels_last(kind: str, channels: int) -> None:
     """Maps of the other layout are converted at every later use."""
-    config = c.with_channels(c.with_overrides(c.smoke(), {"discriminator.kind": kind}), channels)
+    config = c.with_channels(c.with_overrides(profiles.smoke(), {"discriminator.kind": kind}), channels)
     refiner, discriminator = (to_channels_last(network) for network in build_networks(config, 0))
     seen: list[bool] = []
     for network in (refiner, discriminator):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from simgan_core.checkpoints import REFINER, save_refiner
-from simgan_core.config import smoke
 from simgan_core.models import build_networks
 from simgan_core.playground import EyeBench, StepViewer, bench_widget, beside, difference
+from simgan_core.profiles import smoke
 from simgan_core.simulators import EyeRanges, EyeSimulator
 from simgan_core.simulators.simulate import load_assets
 

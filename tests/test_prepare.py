@@ -15,13 +15,14 @@ import pytest
 from test_mpiigaze import write_full, write_mini
 from test_unityeyes import _folder as write_unityeyes_folder
 
-from simgan_core.config import Config, smoke, with_channels
+from simgan_core.config import Config, with_channels
 from simgan_core.datasets import prepare as module
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.mpiigaze import load_mini, split_mini
 from simgan_core.datasets.prepare import Prepared, prepare
 from simgan_core.datasets.store import Store
 from simgan_core.images import resize
+from simgan_core.profiles import smoke
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(

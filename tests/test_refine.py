@@ -13,10 +13,11 @@ from toy_eyes import toy_eyes, toy_store
 
 from simgan_core import refine
 from simgan_core.checkpoints import load_refiner, save_refiner
-from simgan_core.config import RefinerConfig, cpu, with_channels, with_overrides
+from simgan_core.config import RefinerConfig, with_channels, with_overrides
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.models import Refiner
+from simgan_core.profiles import cpu
 from simgan_core.refine import refine_folder, refine_images, refine_store
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from simgan_core import figures, report
 from simgan_core.claims import judge
-from simgan_core.config import profile
 from simgan_core.evaluation.statistics import Estimate
+from simgan_core.profiles import profile
 from simgan_core.run_folder import Metric, RunFolder
 
 KEYS = {"id", "title", "paper", "ours", "low", "high", "unit", "seeds", "n", "verdict", "notebook"}

@@ -16,8 +16,8 @@ from toy_eyes import SIZE, toy_eyes, toy_store
 from typer.testing import CliRunner
 
 from simgan_core import config as c
+from simgan_core import profiles, stops
 from simgan_core import select_refiner as sr
-from simgan_core import stops
 from simgan_core.checkpoints import REFINER, load_refiner, load_weights
 from simgan_core.cli import app
 from simgan_core.datasets.store import Store, StoreWriter
@@ -26,7 +26,7 @@ from simgan_core.training import train
 
 SETTINGS = {"refiner.width": 4, "training.pretrain_refiner": 2, "training.pretrain_discriminator": 2,
             "training.steps": 4, "training.precision": "fp32", "training.device": "cpu"}  # fmt: skip
-CONFIG = c.with_overrides(c.smoke(), SETTINGS)
+CONFIG = c.with_overrides(profiles.smoke(), SETTINGS)
 LAMBDAS = (0.05, 0.2)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from simgan_core import selection
-from simgan_core.config import profile
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.models import Refiner, build_networks
+from simgan_core.profiles import profile
 from simgan_core.selection import (
     ALLOWED_DEG,
     DEG_PER_PX,

@@ -10,7 +10,7 @@ from rule_by_hand import chosen_by_hand
 from toy_eyes import toy_store
 
 from simgan_core import config as c
-from simgan_core import stages, stops
+from simgan_core import profiles, stages, stops
 from simgan_core.checkpoints import REFINER, load_refiner, load_weights
 from simgan_core.datasets.store import Store
 from simgan_core.refine import refine_images
@@ -18,13 +18,13 @@ from simgan_core.run_folder import RunFolder
 
 SETTINGS = {"refiner.width": 4, "training.pretrain_refiner": 2, "training.pretrain_discriminator": 2,
             "training.steps": 6, "stops": 3, "training.precision": "fp32", "training.device": "cpu"}  # fmt: skip
-LAMBDA = c.smoke().loss.lambda_sum
+LAMBDA = profiles.smoke().loss.lambda_sum
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr("simgan_core.evaluation.fresh_discriminator.STEPS", 2)
-    made = RunFolder.create(tmp_path / "run", data="embedded", config=c.with_overrides(c.smoke(), SETTINGS))
+    made = RunFolder.create(tmp_path / "run", data="embedded", config=c.with_overrides(profiles.smoke(), SETTINGS))
     toy_store(made.stores / "synthetic", 40, 0)
     toy_store(made.stores / "real", 30, 1, real=True)
     return made

@@ -16,7 +16,7 @@ import pytest
 from study_tools import NAMES, PATIENCE_MS, contrast, need_chrome, small_study, study_file, truths
 from toy_eyes import toy_store
 
-from simgan_core.config import profile
+from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study.load_client import Server, free_port
 from simgan_core.study.storage import StudyStore, open_study

@@ -15,7 +15,7 @@ from toy_eyes import toy_store
 from typer.testing import CliRunner
 
 from simgan_core.cli import app
-from simgan_core.config import profile
+from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study.analysis import analyse, read_answers
 from simgan_core.study.plan import StudySettings

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from study_pictures import answers
 from toy_eyes import toy_store
 
-from simgan_core.config import profile
+from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study import figures, in_run, responders
 from simgan_core.study.analysis import Analysis, Answers, analyse

@@ -11,7 +11,7 @@ from study_postgres import new_database, postgres  # noqa: F401  # a fixture
 from typer.testing import CliRunner
 
 from simgan_core.cli import app
-from simgan_core.config import profile
+from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study import in_run
 from simgan_core.study.load_client import Run, Server, Subject

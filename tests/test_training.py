@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from toy_eyes import toy_store
 
 from simgan_core import config as c
-from simgan_core import training
+from simgan_core import profiles, training
 from simgan_core.checkpoints import CHECKPOINT, load_refiner, load_state
 from simgan_core.datasets.store import Store
 from simgan_core.history import HistoryBuffer
@@ -43,7 +43,7 @@ def small(**overrides: object) -> c.Config:
         "training.precision": "fp32",
         "training.device": "cpu",
     }
-    return c.with_overrides(c.smoke(), defaults | {k.replace("__", "."): v for k, v in overrides.items()})
+    return c.with_overrides(profiles.smoke(), defaults | {k.replace("__", "."): v for k, v in overrides.items()})
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_global_discriminators_loss_weighs_like_all_patches(stores: tuple, tmp_p
 def test_large_profiles_run_for_a_few_steps(stores: tuple, tmp_path: Path, name: str) -> None:
     """Their networks, K_g, K_d and weights, on few images, so that they cannot rot."""
     few = {"batch": 4, "history_images": 8, "steps": 1, "pretrain_refiner": 1, "pretrain_discriminator": 1}
-    config = c.with_overrides(c.profile(name), {f"training.{k}": v for k, v in few.items()})
+    config = c.with_overrides(profiles.profile(name), {f"training.{k}": v for k, v in few.items()})
     out = training.train(*stores, tmp_path / "run", config, device="cpu", progress=False)
     assert json.loads((out / "provenance.json").read_text())["parameters"] == {
         "refiner": 296_129,

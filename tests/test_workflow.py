@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from simgan_core import execution, provenance, reproduce
 from simgan_core.cli import app
-from simgan_core.config import profile
 from simgan_core.execution import NotebookError
 from simgan_core.locks import LOCK, refused_while_held
+from simgan_core.profiles import profile
 from simgan_core.reproduce import Step
 from simgan_core.run_folder import RunFolder
 
