@@ -6,13 +6,10 @@ on those that emulate it, so 'auto' looks before it chooses.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from simgan_core.config import Precision
-
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+from simgan_core.processor import cpu_has_bf16
 
 
 def resolve_device(device: str) -> torch.device:
@@ -26,16 +23,6 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA here; use 'auto' or 'cpu'.")
     return resolved
-
-
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor multiplies bf16 in hardware; False where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return not _BF16_FLAGS.isdisjoint(flags.split())
 
 
 def autocast(device: torch.device) -> torch.autocast:

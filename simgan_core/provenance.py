@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from simgan_core.processor import cpu_has_bf16, cpu_model
+
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "opencv-python-headless", "lightning-fabric", "safetensors",
@@ -77,8 +79,8 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, object]:
-    """The hardware that computes: processor model and cores, and the GPU's name where there is one."""
-    found: dict[str, object] = {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))}
+    """The hardware that computes: processor and cores, whether it has bf16, and the GPU's name where there is one."""
+    found: dict[str, object] = {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "bf16": cpu_has_bf16()}
     if "torch" not in sys.modules and not Path("/dev/nvidiactl").exists():
         return found  # importing torch takes seconds
     import torch
@@ -86,15 +88,6 @@ def device() -> dict[str, object]:
     if torch.cuda.is_available():
         found |= {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()}
     return found
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def code_fingerprint(source: Path) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.provenance import REPOSITORY, read_json
-from simgan_core.report import arms, format_interval, in_pieces
+from simgan_core.report import arms, format_hardware, format_interval, in_pieces
 
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
@@ -137,8 +137,7 @@ def _minutes(found: Sequence[Path]) -> str:
     lines = ["| run | hardware | seeds | minutes |", "|---|---|---|---|"]
     for report in found:
         origin = read_json(report / "provenance.json")
-        device = origin["device"]
-        hardware = device.get("gpu") or f"{device['cores']} cores of {device['cpu']}"
+        hardware = format_hardware(origin["device"])
         minutes = f"{origin['total_wall_s'] / 60:.0f}" if origin.get("total_wall_s") else "–"
         minutes += ", in pieces" if in_pieces(origin) else ""
         lines.append(f"| `{origin['command']}` | {hardware} | {len(origin['seeds'])} | {minutes} |")

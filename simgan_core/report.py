@@ -179,7 +179,9 @@ def _index(
         loader=FileSystemLoader(PACKAGE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": format_number, "interval": format_interval, "minutes": format_minutes}
+    environment.filters |= {
+        "number": format_number, "interval": format_interval, "minutes": format_minutes, "hardware": format_hardware,
+    }  # fmt: skip
     return environment.get_template("index.html").render(
         title=run.title, real_name=run.real_name, shows_people=run.shows_people, claims=claims, metrics=metrics,
         arms=arms(metrics), origin=origin, in_pieces=in_pieces(origin), figures=figures, notebooks=notebooks,
@@ -221,6 +223,14 @@ def format_interval(row: Mapping[str, Any], key: str = "value") -> str:
 def format_minutes(seconds: float) -> str:
     """'6.3 min', or seconds where they are few."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def format_hardware(device: Mapping[str, Any]) -> str:
+    """'2 cores of AMD EPYC with bf16', or the GPU's name; without the last words in reports that do not say."""
+    if "gpu" in device:
+        return str(device["gpu"])
+    bf16 = {True: " with bf16", False: " without bf16"}.get(device.get("bf16"), "")
+    return f"{device['cores']} cores of {device['cpu']}{bf16}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,6 +38,21 @@ def test_blocks_come_from_reports_real_before_stand_in(tmp_path: Path) -> None:
     assert readme.fill(filled, blocks) == filled
 
 
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ({"cpu": "CPU", "cores": 2, "bf16": True}, "2 cores of CPU with bf16"),
+        ({"cpu": "CPU", "cores": 2, "bf16": False}, "2 cores of CPU without bf16"),
+        ({"cpu": "CPU", "cores": 16, "bf16": True, "gpu": "GPU"}, "GPU"),
+    ],
+)
+def test_minutes_say_what_they_depend_on_most(tmp_path: Path, device: dict[str, object], text: str) -> None:
+    write_report(tmp_path / "cpu-mini", 4.7)
+    file = tmp_path / "cpu-mini/provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"device": device}))
+    assert f"| {text} |" in readme.blocks(tmp_path)["minutes"]
+
+
 def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path: Path) -> None:
     for name in ("cpu-embedded", "cpu-mini"):
         write_report(tmp_path / name, 4.7)

@@ -19,7 +19,8 @@ from simgan_core.checkpoints import CHECKPOINT, load_refiner, load_state
 from simgan_core.datasets.store import Store
 from simgan_core.history import HistoryBuffer
 from simgan_core.images import to_float
-from simgan_core.precision import cpu_has_bf16, resolve_device, resolve_precision
+from simgan_core.precision import resolve_device, resolve_precision
+from simgan_core.processor import cpu_has_bf16
 from simgan_core.training_log import read_metrics, warning_signs
 
 GOLDEN = Path(__file__).parent / "golden" / "algorithm_one.json"
