@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from simgan_core.claims import CLAIMS, judge
 from simgan_core.config import to_dict
 from simgan_core.profiles import profile
 from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
+from simgan_core.reproduce import only
 from simgan_core.run_folder import Metric, RunFolder
 
 Row = dict[str, Any]
@@ -84,7 +85,7 @@ def provenance(run: RunFolder) -> Row:
     traces = {file.name.removesuffix(".execution.json"): read_json(file)
               for file in sorted((run.path / "notebooks").glob("*.execution.json"))}  # fmt: skip
     return {
-        "command": _command(run),
+        "command": _command(run, {name.split("-seed-")[0] for name in traces}),
         "commit": commit(),
         "data": run.data,
         "real_is_standin": not run.shows_people,
@@ -99,10 +100,12 @@ def provenance(run: RunFolder) -> Row:
     }
 
 
-def _command(run: RunFolder) -> str:
+def _command(run: RunFolder, notebooks: Collection[str]) -> str:
     usual, given = profile(run.config.profile), run.config
     more = "" if given.seeds == usual.seeds else f" --seeds {given.seeds}"
     more += "" if given.ablation_stop == usual.ablation_stop else f" --ablation-stop {given.ablation_stop}"
+    part = only(notebooks)
+    more += f" --only {part}" if part else ""
     return f"simgan reproduce --data {run.data} --profile {given.profile}{more}"
 
 
@@ -229,7 +232,7 @@ def format_hardware(device: Mapping[str, Any]) -> str:
     """'2 cores of AMD EPYC with bf16', or the GPU's name; without the last words in reports that do not say."""
     if "gpu" in device:
         return str(device["gpu"])
-    bf16 = {True: " with bf16", False: " without bf16"}.get(device.get("bf16"), "")
+    bf16 = "" if "bf16" not in device else " with bf16" if device["bf16"] else " without bf16"
     return f"{device['cores']} cores of {device['cpu']}{bf16}"
 
 

@@ -98,6 +98,16 @@ def select(only: str | None) -> tuple[Step, ...]:
     return (*steps, Step(SCORECARD.name, needs=tuple(step.name for step in steps)))
 
 
+def only(notebooks: Iterable[str]) -> str | None:
+    """What `--only` said for a run that left these notebooks: the inverse of `select`, None where it left all."""
+    ran = [step for step in STEPS if step.name in set(notebooks)]
+    if ran == list(STEPS):
+        return None
+    by_name = {step.name: step for step in STEPS}
+    needed = set().union(*(_with_needs(step, by_name) - {step.name} for step in ran))
+    return ",".join(step.name.split("_")[0] for step in ran if step.name not in needed)
+
+
 def _named(name: str, by_name: dict[str, Step]) -> Step:
     for known, step in by_name.items():
         if name in (known, known.split("_")[0]):

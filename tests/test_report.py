@@ -13,6 +13,7 @@ from simgan_core import figures, report
 from simgan_core.claims import judge
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.profiles import profile
+from simgan_core.reproduce import SCORECARD, STEPS
 from simgan_core.run_folder import Metric, RunFolder
 
 KEYS = {"id", "title", "paper", "ours", "low", "high", "unit", "seeds", "n", "verdict", "notebook"}
@@ -61,15 +62,17 @@ def test_files_hold_what_the_contract_says(tmp_path: Path) -> None:
     assert {"commit", "configuration", "seeds", "packages", "device", "wall_s"} <= set(provenance)
     assert provenance["wall_s"] == {"01_data": 12.5}
     command = f"simgan reproduce --data {run.data} --profile {run.config.profile}"
-    assert provenance["command"] == command
+    assert provenance["command"] == f"{command} --only 01"
     assert "in pieces" not in index.read_text()
     (run.path / "notebooks" / "03_history.execution.json").write_text(
         '{"wall_s": 1, "started": 200, "commit": "other"}'
     )
     assert "in pieces" in report.write_report(run, tmp_path / "again").read_text()
     more = RunFolder.create(run.path, data=run.data, config=replace(run.config, seeds=len(run.seeds) + 5))
-    assert report.provenance(more)["command"] == f"{command} --seeds {len(run.seeds) + 5}"
+    assert report.provenance(more)["command"] == f"{command} --seeds {len(run.seeds) + 5} --only 03"
     longer = RunFolder.create(run.path, data=run.data, config=replace(run.config, ablation_stop=2))
+    for step in (*STEPS, SCORECARD):
+        (run.path / "notebooks" / f"{step.name}.execution.json").write_text('{"wall_s": 1, "started": 300}')
     assert report.provenance(longer)["command"] == f"{command} --ablation-stop 2"
     page = index.read_text()
     assert "4.70° (4.50 to 5.00)" in page and "33.0 % (25.0 to 40.0)" in page

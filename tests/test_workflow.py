@@ -130,6 +130,11 @@ def test_only_takes_a_notebook_with_what_it_needs() -> None:
         reproduce.select("10")
 
 
+@pytest.mark.parametrize("option", ["01", "02", "07", "03,07", "05,06,08", None])
+def test_a_report_names_the_option_that_made_its_notebooks(option: str | None) -> None:
+    assert reproduce.only(reproduce.names(reproduce.select(option))) == option
+
+
 def break_tag(folder: Path) -> None:
     notebook(folder / "07_gaze_evaluation.ipynb", "pass", tag=False)
 
