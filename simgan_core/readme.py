@@ -16,7 +16,9 @@ from typing import Any
 
 import pandas as pd
 
+from simgan_core.config import to_dict
 from simgan_core.evaluation.leave_one_out import ARM, TITLE
+from simgan_core.profiles import profile
 from simgan_core.provenance import REPOSITORY, read_json
 from simgan_core.report import arms, format_hardware, format_interval, in_pieces
 
@@ -26,6 +28,10 @@ README = REPOSITORY / "README.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
 REPORTS = REPOSITORY / "reports"
 ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
+OPTIONS = ("seeds", "ablation_stop")
+"""Settings that a run's command names."""
+UNTOLD = ("training.log_every", "training.sample_every", "training.checkpoint_every")
+"""Settings that decide no number."""
 EMPTY = "*No run is committed yet: `make reproduce` makes one.*"
 
 
@@ -52,7 +58,10 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 def blocks(folder: Path = REPORTS) -> dict[str, str]:
     """The README's blocks from the reports in `folder`."""
     found = reports(folder)
-    return {"strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found)}
+    return {
+        "strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found),
+        "profiles": _profiles(found),
+    }  # fmt: skip
 
 
 def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
@@ -142,6 +151,29 @@ def _minutes(found: Sequence[Path]) -> str:
         minutes += ", in pieces" if in_pieces(origin) else ""
         lines.append(f"| `{origin['command']}` | {hardware} | {len(origin['seeds'])} | {minutes} |")
     return "\n".join(lines)
+
+
+def _profiles(found: Sequence[Path]) -> str:
+    """Settings by which reports differ from the profiles as they are now, one line per report."""
+    if not found:
+        return EMPTY
+    lines = []
+    for report in found:
+        made_with = read_json(report / "provenance.json").get("configuration")
+        differing = _differing(made_with, to_dict(profile(made_with["profile"]))) if made_with else []
+        if differing:
+            lines.append(f"- `{report.name}` is of an earlier profile: " + ", ".join(differing) + ".")
+    return "\n".join(lines) or "All reports are of the profiles as they are now."
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """'`training.batch` 32 (now 8)' for each setting that decides numbers and has changed."""
+    before, after = (pd.json_normalize(dict(tree)).to_dict("records")[0] for tree in (then, now))
+    return [
+        f"`{name}` {before.get(name, 'not there yet')} (now {value})"
+        for name, value in after.items()
+        if before.get(name) != value and name not in UNTOLD and (name not in OPTIONS or name not in before)
+    ]
 
 
 def _link(report: Path, file: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from simgan_core import readme
+from simgan_core.config import to_dict, with_overrides
+from simgan_core.profiles import profile
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -51,6 +53,20 @@ def test_minutes_say_what_they_depend_on_most(tmp_path: Path, device: dict[str, 
     file = tmp_path / "cpu-mini/provenance.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"device": device}))
     assert f"| {text} |" in readme.blocks(tmp_path)["minutes"]
+
+
+def test_reports_of_an_earlier_profile_are_named_with_what_changed(tmp_path: Path) -> None:
+    write_report(tmp_path / "cpu-mini", 4.7)
+    file = tmp_path / "cpu-mini/provenance.json"
+
+    def told(**overrides: object) -> str:
+        configuration = to_dict(with_overrides(profile("cpu"), overrides))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"configuration": configuration}))
+        return readme.blocks(tmp_path)["profiles"]
+
+    assert told(seeds=8, **{"training.log_every": 3}) == told() == "All reports are of the profiles as they are now."
+    steps = profile("cpu").training.steps
+    assert told(**{"training.steps": 7}) == f"- `cpu-mini` is of an earlier profile: `training.steps` 7 (now {steps})."
 
 
 def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path: Path) -> None:
