@@ -43,7 +43,7 @@ def cpu() -> Config:
         # of a fresh D against real images, and then move irises further.
         refiner=RefinerConfig(width=32, blocks=4),
         # Batches of 8 reach the AUC of 900 steps of 32 with 0.4 of the images, if the history stays at 20 batches; one
-        # of 640 images grows old and does not (real images: 0.87 against 0.81), nor do 2,000 steps of 4 (0.90).
+        # of 640 images grows old and does not (real images: 0.87 against 0.81), nor do 2,000 steps of 4 with it (0.90).
         training=TrainingConfig(
             steps=1_350,
             batch=8,

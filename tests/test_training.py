@@ -20,7 +20,7 @@ from simgan_core.datasets.store import Store
 from simgan_core.history import HistoryBuffer
 from simgan_core.images import to_float
 from simgan_core.precision import resolve_device, resolve_precision
-from simgan_core.processor import cpu_has_bf16
+from simgan_core.processor import cpu_has_bf16, cpu_model
 from simgan_core.training_log import read_metrics, warning_signs
 
 GOLDEN = Path(__file__).parent / "golden" / "algorithm_one.json"
@@ -416,8 +416,8 @@ def test_an_overwhelming_lambda_is_reported(stores: tuple, tmp_path: Path) -> No
 
 def test_auto_precision_looks_at_the_processor(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text("processor : 0\nflags\t\t: fpu avx512f avx512_bf16\n")
-    assert cpu_has_bf16(info)
+    info.write_text("processor : 0\nmodel name\t: Some CPU: 2 GHz\nflags\t\t: fpu avx512f avx512_bf16\n")
+    assert cpu_has_bf16(info) and cpu_model(info) == "Some CPU: 2 GHz"
     info.write_text("processor : 0\nflags\t\t: fpu avx512f\n")
     assert not cpu_has_bf16(info)
     assert not cpu_has_bf16(tmp_path / "none")
