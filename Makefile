@@ -46,7 +46,7 @@ smoke: env  ## the smoke run of all notebooks alone
 lab: env  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-readme: env  ## fill the numbers of README and docs/hands.md from reports/
+readme: env  ## fill the numbers of README and docs from reports/ and settings
 	$(BIN)/python -m simgan_core.readme
 
 docs: env  ## write the generated pages

@@ -1,12 +1,14 @@
-"""Fill the numbers of README.md and docs/hands.md from `reports/`: python -m simgan_core.readme [--check]
+"""Fill the numbers of README.md and docs/ from `reports/` and the code: python -m simgan_core.readme [--check]
 
-Everything between `<!-- name:begin -->` and `<!-- name:end -->` is written from what runs have left; nothing there is
-typed by hand. Reports on real images come before the stand-in, larger profiles before smaller ones.
+Everything between `<!-- name:begin -->` and `<!-- name:end -->` is written from what runs have left, or from settings
+in the code; nothing there is typed by hand. Reports on real images come before the stand-in, larger profiles before
+smaller ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 import sys
@@ -21,11 +23,14 @@ from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.profiles import profile
 from simgan_core.provenance import REPOSITORY, read_json
 from simgan_core.report import arms, format_hardware, format_interval, in_pieces
+from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
+from simgan_core.simulators.ranges import EyeRanges
 
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
 README = REPOSITORY / "README.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
+FIT = REPOSITORY / "docs" / "simulator_fit.md"
 REPORTS = REPOSITORY / "reports"
 ORDER = (
     "paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "cpu-mini-gaze", "gpu-embedded", "cpu-embedded",
@@ -75,6 +80,26 @@ def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
             named = f"Of report [{report.name}](../{_link(report, 'index.html')}):\n\n"
             return {name: named + _markdown(file) for name, file in (("poses", poses), ("edges", edges))}
     return {"poses": EMPTY, "edges": EMPTY}
+
+
+def fit_blocks() -> dict[str, str]:
+    """Block of docs/simulator_fit.md from the code: what the fit to MPIIGaze changed in the plain ranges."""
+    plain, fitted = dataclasses.asdict(EyeRanges()), dataclasses.asdict(MPIIGAZE_RANGES)
+    lines = ["| `EyeRanges` | plain | fitted |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | {_range_cell(name, plain[name])} | {_range_cell(name, value)} |"
+        for name, value in fitted.items()
+        if value != plain[name]
+    ]
+    return {"ranges": "\n".join(lines)}
+
+
+def _range_cell(name: str, value: float | tuple[float, float]) -> str:
+    """'-3.5 ± 3.27' for the mean and deviation of a normal distribution, '0.48 to 0.88' for a uniform one."""
+    if not isinstance(value, tuple):
+        return f"{value:g}"
+    low, high = value
+    return f"{low:g} ± {high:g}" if "_normal" in name else f"{low:g} to {high:g}"
 
 
 def _markdown(file: Path) -> str:
@@ -189,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     stale = []
-    for file, content in ((README, blocks()), (HANDS, hand_blocks())):
+    for file, content in ((README, blocks()), (HANDS, hand_blocks()), (FIT, fit_blocks())):
         before = file.read_text(encoding="utf-8")
         after = fill(before, content)
         if after != before:

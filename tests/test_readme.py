@@ -1,4 +1,4 @@
-"""Numbers of README and docs/hands.md come from reports; commands and links exist."""
+"""Numbers of README and docs come from reports and settings; commands and links exist."""
 
 import json
 import re
@@ -117,6 +117,16 @@ def test_the_committed_readme_is_what_the_reports_say() -> None:
     assert readme.fill(TEXT, readme.blocks()) == TEXT, "run `make readme`"
     hands = readme.HANDS.read_text()
     assert readme.fill(hands, readme.hand_blocks()) == hands, "run `make readme`"
+    fit = readme.FIT.read_text()
+    assert readme.fill(fit, readme.fit_blocks()) == fit, "run `make readme`"
+
+
+def test_the_table_of_fitted_ranges_has_what_differs_from_the_plain_ones() -> None:
+    rows = readme.fit_blocks()["ranges"].splitlines()
+    assert "| `head_follow` | 0.55 | 0.39 |" in rows
+    assert "| `lid_gain` | 1 to 1.4 | 0.48 to 0.88 |" in rows
+    assert "| `kappa_yaw_normal_deg` | 0 ± 0 | -2.1 ± 1.5 |" in rows
+    assert not any("iris_tone" in row for row in rows)
 
 
 def test_links_and_make_targets_exist() -> None:
