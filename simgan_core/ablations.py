@@ -261,7 +261,8 @@ def _refined(job: Job, config: Config, synthetic: Store, real: Store, images: Im
         stops.as_if_ended(stages.training_of(job.own, job.seed), config.training.steps, job.folder)
     else:
         stages.trained(synthetic, real, job.folder, config, job.seed, progress=False)
-    path, made_with = job.folder / "refined.npy", {"weights": sha256(job.folder / REFINER), "count": job.count}
+    path, code = job.folder / "refined.npy", code_fingerprint(PACKAGE / "refine.py")
+    made_with = {"code": code, "weights": sha256(job.folder / REFINER), "count": job.count}
     if not _is_made(path, made_with):
         partial = path.with_suffix(".partial.npy")
         np.save(partial, refine_images(load_refiner(job.folder).to(resolve_device("auto")), images))

@@ -195,11 +195,11 @@ class ClaimResult:
         return dataclasses.asdict(self)
 
 
-def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str = "") -> ClaimResult:
+def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str = "", refuted: str = "") -> ClaimResult:
     """Compare an estimate with the threshold that its claim fixed beforehand; values by seed are added to the note.
 
     The verdict is 'not evaluated' without an estimate or a threshold, and under the profile `smoke`, whose few steps
-    only show that the code runs.
+    only show that the code runs. `refuted` says why the claim does not hold whatever the estimate, or without one.
 
     Raises:
         ValueError: for an unknown claim, or an estimate whose interval does not hold its value.
@@ -209,9 +209,10 @@ def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str =
         raise ValueError(f"unknown claim {claim_id!r}; known claims are {', '.join(BY_ID)}")
     claim = BY_ID[claim_id]
     if estimate is None:
+        verdict: Verdict = "not supported" if refuted and profile != "smoke" else "not evaluated"
         return ClaimResult(
-            claim.id, claim.title, claim.paper, None, None, None, claim.unit, None, None, "not evaluated",
-            claim.notebook, _text(claim.threshold), note,
+            claim.id, claim.title, claim.paper, None, None, None, claim.unit, None, None, verdict,
+            claim.notebook, _text(claim.threshold), "; ".join(part for part in (note, refuted) if part),
         )  # fmt: skip
     if not estimate.low <= estimate.value <= estimate.high:
         raise ValueError(
@@ -220,8 +221,8 @@ def judge(claim_id: str, estimate: Interval | None, *, profile: str, note: str =
         )
     return ClaimResult(
         claim.id, claim.title, claim.paper, estimate.value, estimate.low, estimate.high, claim.unit,
-        estimate.seeds, estimate.n, _verdict(claim, estimate, profile), claim.notebook, _text(claim.threshold),
-        "; ".join(part for part in (note, seeds_alone(estimate)) if part),
+        estimate.seeds, estimate.n, _verdict(claim, estimate, profile, refuted), claim.notebook,
+        _text(claim.threshold), "; ".join(part for part in (note, refuted, seeds_alone(estimate)) if part),
     )  # fmt: skip
 
 
@@ -237,10 +238,10 @@ def seeds_alone(estimate: Interval) -> str:
     return f"by seed {each}; t interval over seeds alone {interval[0]:.3g} to {interval[1]:.3g}"
 
 
-def _verdict(claim: Claim, estimate: Interval, profile: str) -> Verdict:
+def _verdict(claim: Claim, estimate: Interval, profile: str, refuted: str) -> Verdict:
     if profile == "smoke" or claim.threshold is None:
         return "not evaluated"
-    return "supported" if claim.threshold.holds(estimate.low, estimate.high) else "not supported"
+    return "supported" if claim.threshold.holds(estimate.low, estimate.high) and not refuted else "not supported"
 
 
 def _text(threshold: Threshold | Within | None) -> str | None:

@@ -69,9 +69,8 @@ def train(
     from simgan_core.profiles import profile as chosen_profile
     from simgan_core.training import train as run_training
 
-    chosen = configuration.with_overrides(chosen_profile(profile), _settings(overrides))
-    if colour:
-        chosen = configuration.with_channels(chosen, 3)
+    chosen = configuration.with_channels(chosen_profile(profile), 3) if colour else chosen_profile(profile)
+    chosen = configuration.with_overrides(chosen, _settings(overrides))  # last: a psi that was named stays
     stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
     run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
@@ -202,7 +201,10 @@ def reproduce(
     only: Annotated[str | None, typer.Option(help="Notebooks, e.g. 07 or 03,07, and what they need.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
     ablation_stop: Annotated[
-        int | None, typer.Option(min=1, help="Third of 02's steps where 03 to 05 end their trainings: 1, 2 or 3.")
+        int | None,
+        typer.Option(
+            min=1, help="Which of 02's stops (cpu: three) ends the trainings of 03 to 05; default the profile's."
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default by cores or GPU.")] = None,
 ) -> None:

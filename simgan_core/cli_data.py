@@ -42,7 +42,7 @@ def prepare_data(
     elif seed:
         raise ValueError(f"--seed {seed} without --out found; a run's own stores have seed 0. Name another --out.")
     else:
-        run = RunFolder.open("", data=data, profile_name=profile)
+        run = RunFolder.open("", data=data, profile_name=profile, data_root=data_root)
         stores = run.path / "hands" / "stores" if hands else run.stores
         # Trainings map these files: they must not change under them.
         with refused_while_held(run.path / LOCK), alone(stores.parent / ".stores.lock"):

@@ -243,7 +243,8 @@ class Config:
         if len(channels) != 1:
             raise ValueError(
                 f"channels differ: data {self.data.channels}, refiner {self.refiner.channels}, discriminator "
-                f"{self.discriminator.channels}; expected one number. Override all three (or use `with_channels`)."
+                f"{self.discriminator.channels}; expected one number. "
+                "Override all three, or use `simgan train --colour` (from Python `with_channels`)."
             )
 
     @property

@@ -123,7 +123,8 @@ def _train_alone(task: _Training) -> None:
 
 
 def _refine(synthetic: Store, weights: Path, out: Path) -> None:
-    made_with = {"weights": sha256(weights), "synthetic": synthetic.checksum}
+    code = code_fingerprint(PACKAGE / "refine.py")
+    made_with = {"code": code, "weights": sha256(weights), "synthetic": synthetic.checksum}
     stamp = out.with_name(f"{out.name}-{MADE_WITH}")
     if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
         return

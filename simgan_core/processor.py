@@ -1,7 +1,8 @@
-"""What the processor is and can do, as Linux tells it; without torch, whose import takes seconds."""
+"""What the processor is and can do, as far as the system tells; without torch, whose import takes seconds."""
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
 def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
     """Whether this processor multiplies bf16 in hardware; False where the system does not tell."""
     return not _BF16_FLAGS.isdisjoint(_first(cpuinfo, "flags").split())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, or all of them where the system (macOS) has no such limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first(cpuinfo: Path, name: str) -> str:

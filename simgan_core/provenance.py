@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from simgan_core.processor import cpu_has_bf16, cpu_model
+from simgan_core.processor import cpu_has_bf16, cpu_model, usable_cores
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
@@ -80,7 +80,7 @@ def package_versions() -> dict[str, str]:
 @cache
 def device() -> dict[str, object]:
     """The hardware that computes: processor and cores, whether it has bf16, and the GPU's name where there is one."""
-    found: dict[str, object] = {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "bf16": cpu_has_bf16()}
+    found: dict[str, object] = {"cpu": cpu_model(), "cores": usable_cores(), "bf16": cpu_has_bf16()}
     if "torch" not in sys.modules and not Path("/dev/nvidiactl").exists():
         return found  # importing torch takes seconds
     import torch

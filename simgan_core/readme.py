@@ -148,7 +148,7 @@ def _claims(found: Sequence[Path]) -> str:
 
 def _claim_cell(row: Mapping[str, Any] | None) -> str:
     if row is None or row["ours"] is None:
-        return "not evaluated"
+        return "not evaluated" if row is None else str(row["verdict"])
     return f"{format_interval(row, 'ours')}: **{row['verdict']}**"
 
 

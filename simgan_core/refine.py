@@ -201,5 +201,7 @@ def _write_picture(image: UInt8, path: Path) -> None:
     picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
     if path.suffix.lower() in (".jpg", ".jpeg"):
         picture.save(path, quality=JPEG_QUALITY)
+    elif path.suffix.lower() == ".webp":
+        picture.save(path, lossless=True)
     else:
         picture.save(path)

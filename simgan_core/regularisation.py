@@ -18,12 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from simgan_core.ablations import RAW, Ablation, Variant
+from simgan_core.claims import ClaimResult, judge
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.annotation import ContourShift, NoIrisError, PupilShift, iris_shift, lid_shift, pupil_shift
 from simgan_core.evaluation.fresh_discriminator import STEPS, fresh_discriminator
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.run_folder import Metric, RunFolder
-from simgan_core.selection import Candidate, Selection, select
+from simgan_core.selection import MAX_LOST_PERCENT, Candidate, Selection, select
 from simgan_core.workers import side_by_side
 
 Images = NDArray[np.uint8]
@@ -163,6 +164,16 @@ def annotation_table(shift: PupilShift | None, contours: Mapping[str, ContourShi
     ]
     names = ["what", "mean shift (px)", "low", "high", "± sd", "bias u (px)", "bias v (px)", "lost (%)", "images"]
     return pd.DataFrame(rows, columns=names)
+
+
+def annotation_claim(shift: PupilShift | None, fit_rmse_px: float, profile: str) -> ClaimResult:
+    """C5: the shift of the irises that are found, and that few are lost: a refiner must not pass by destroying."""
+    if shift is None:
+        return judge("C5", None, profile=profile, refuted="no iris is found after refining")
+    note = f"± {shift.sd_px:.2f} px; error of one fit {fit_rmse_px:.2f} px; {shift.lost_percent:.1f} % of irises lost"
+    lost = f"more than {MAX_LOST_PERCENT:.0f} % of the irises are lost"
+    refuted = lost if shift.lost_percent > MAX_LOST_PERCENT else ""
+    return judge("C5", shift.mean_px, profile=profile, note=note, refuted=refuted)
 
 
 def metrics(

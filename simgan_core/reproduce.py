@@ -22,6 +22,7 @@ from typing import Any
 from simgan_core.config import Config, to_dict, with_overrides
 from simgan_core.execution import check_parameters
 from simgan_core.locks import LOCK, refused_while_held
+from simgan_core.processor import usable_cores
 from simgan_core.profiles import profile
 from simgan_core.provenance import REPOSITORY, code_fingerprint, write_json
 from simgan_core.run_folder import DATA, RunFolder, find_data_root
@@ -217,7 +218,7 @@ def plan(
     report = (out or REPOSITORY / "reports" / title).resolve()
     folder = report / "run" if out else REPOSITORY / "runs" / title
     run = RunFolder(folder.resolve(), data, config, root)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if _has_gpu():  # one training fills it
         return Plan(run, report, steps, cores, jobs or 1, notebooks=1)
     return Plan(run, report, steps, cores, jobs or _default_jobs(cores, config))

@@ -107,8 +107,10 @@ class RunFolder:
     data_root: Path
 
     @classmethod
-    def open(cls, path: str | Path, *, data: str, profile_name: str) -> RunFolder:
+    def open(cls, path: str | Path, *, data: str, profile_name: str, data_root: Path | None = None) -> RunFolder:
         """Open the folder of a run, or begin one; an empty `path` means `runs/<profile>-<data>` of the repository.
+
+        `data_root`, where given, becomes the run's: its notebooks read there from then on.
 
         Raises:
             ValueError: unknown data or profile, or the folder belongs to another one.
@@ -119,13 +121,15 @@ class RunFolder:
         default = profile(profile_name)
         folder = Path(path) if path else REPOSITORY / "runs" / f"{profile_name}-{data}"
         if not (folder / "run.json").is_file():
-            return cls.create(folder, data=data, config=default)
+            return cls.create(folder, data=data, config=default, data_root=data_root)
         run = cls.read(folder)
         if (run.data, run.config.profile) != (data, profile_name):
             raise ValueError(
                 f"{folder} holds a run of profile {run.config.profile!r} on data {run.data!r}; the notebook wants "
                 f"{profile_name!r} on {data!r}. Change DATA and PROFILE, or give RUN_DIR another folder."
             )
+        if data_root is not None and find_data_root(data_root) != run.data_root:
+            return cls.create(folder, data=data, config=run.config, data_root=data_root)
         return run
 
     @classmethod

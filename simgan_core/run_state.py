@@ -67,13 +67,22 @@ def check_state(state: Mapping[str, Any], seed: int, stores: Mapping[str, Store]
             raise ValueError(f"the checkpoint was made with {what}; resume with the same, or use a new folder.")
 
 
+def check_not_beyond(out: Path, iteration: int, end: int) -> None:
+    """Raise `ValueError` if a checkpoint has more steps than are asked for: its weights are not those of the end."""
+    if iteration > end:
+        raise ValueError(
+            f"the checkpoint in {out} has {iteration} steps, pretraining included; {end} asked for. Raise "
+            "training.steps, or name a new folder."
+        )
+
+
 def check_finite(found: Mapping[str, float], phase: str, step: int, error: type[Exception]) -> None:
     """Raise `error` with step and components unless all numbers are finite."""
     if not all(map(math.isfinite, found.values())):
         components = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         raise error(
             f"a loss is not finite at step {step} of phase {phase}: {components}. "
-            "Lower training.learning_rate, or use precision fp32; the last checkpoint is from before."
+            "Lower training.learning_rate in a new folder, or resume with training.precision=fp32 from the last save."
         )
 
 

@@ -88,9 +88,9 @@ def plan(
     for name, store in (("synthetic", synthetic), ("real", real)):
         if len(store) < MIN_IMAGES:
             raise ValueError(f"{len(store)} {name} images ({store.path}) found; expected at least {MIN_IMAGES}.")
-    if not fit_iris(synthetic.images(slice(0, LOOKED_AT))).valid.any():
+    if not fit_iris(synthetic.images(synthetic.spread(LOOKED_AT))).valid.any():
         raise ValueError(
-            f"no iris found in the first {min(LOOKED_AT, len(synthetic))} synthetic images ({synthetic.path}); "
+            f"no iris found in {min(LOOKED_AT, len(synthetic))} synthetic images, spread over {synthetic.path}; "
             "expected eyes, as the rule measures how far irises move. Train other images with `simgan train`."
         )
     if out.exists() and not (out / TRAININGS).is_dir() and (not out.is_dir() or any(out.iterdir())):

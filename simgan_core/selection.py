@@ -102,17 +102,18 @@ def _verdict(candidate: Candidate, chosen: Candidate, ties: Sequence[Candidate])
 
 def measure_raw(synthetic: Store, real: Store, *, seed: int = 0, limit: int = 1500) -> Estimate:
     """AUC of a fresh discriminator between raw renders and real images: what a candidate must be below."""
-    return fresh_discriminator(synthetic.images(slice(0, limit)), real.images(real.spread(limit)), seed=seed).auc
+    raw = synthetic.images(synthetic.spread(limit))
+    return fresh_discriminator(raw, real.images(real.spread(limit)), seed=seed).auc
 
 
 def measure_candidate(
     refiner: Refiner, synthetic: Store, real: Store, *, lambda_sum: float, step: int, seed: int = 0, limit: int = 1500
 ) -> Candidate:
-    """Measure one refiner on the first `limit` renders and as many real images, spread over all; no label is read.
+    """Measure one refiner on `limit` renders and as many real images, both spread over all; no label is read.
 
     An R that leaves no iris to be found is a candidate with everything lost and not an error.
     """
-    raw = synthetic.images(slice(0, limit))
+    raw = synthetic.images(synthetic.spread(limit))
     refined = refine_images(refiner, raw)
     auc = fresh_discriminator(refined, real.images(real.spread(limit)), seed=seed).auc
     candidate = Candidate(lambda_sum, step, auc, Estimate(0.0, 0.0, 0.0, 1, 0), 100.0)

@@ -100,14 +100,16 @@ def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Sto
     choose_stop(run, seed)
     synthetic, out = Store.open(run.stores / "synthetic"), run.refined(seed)
     weights = run.refiner(seed) / REFINER
-    made_with = {"weights": sha256(weights), "synthetic": synthetic.checksum}
+    code = code_fingerprint(PACKAGE / "refine.py")
+    made_with = {"code": code, "weights": sha256(weights), "synthetic": synthetic.checksum}
     stamp = out.with_name(f"{out.name}-{MADE_WITH}")
-    if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
-        return Store.open(out)
-    shutil.rmtree(out, ignore_errors=True)
-    refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
-    write_json(stamp, made_with)
-    return refined
+    with alone(out.with_name(f"{out.name}.lock")):  # as in `train_refiner`
+        if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
+            return Store.open(out)
+        shutil.rmtree(out, ignore_errors=True)
+        refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
+        write_json(stamp, made_with)
+        return refined
 
 
 def _begin(folder: Path, made_with: dict[str, Any]) -> None:

@@ -81,11 +81,13 @@ def train(
     chosen = resolve_device(config.training.device if device == "auto" else device)
     fabric = _launch(config, chosen)
     run = AlgorithmOne(fabric, config, synthetic, real, out, seed, build)
+    if resume and (out / CHECKPOINT).is_file():
+        run.load_state_dict(load_state(out / CHECKPOINT))
+        run_state.check_not_beyond(out, run.iteration, run.ends["adversarial"])
+    fabric.barrier()
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         provenance.write_json(out / "config.json", to_dict(config))
-    if resume and (out / CHECKPOINT).is_file():
-        run.load_state_dict(load_state(out / CHECKPOINT))
     fabric.barrier()
     started, first = time.perf_counter(), run.iteration
     keep_freed_memory()
@@ -104,7 +106,10 @@ def _launch(config: Config, device: torch.device) -> Fabric:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if config.training.batch % (2 * world):
-        raise ValueError(f"training.batch {config.training.batch} is not a multiple of twice the {world} processes.")
+        raise ValueError(
+            f"training.batch {config.training.batch} found; expected a multiple of twice the {world} processes. Raise "
+            "training.batch, or start fewer processes."
+        )
     precision = resolve_precision(config.training.precision, device)
     devices: Any = per_node if device.type == "cpu" or world > 1 else [device.index or 0]
     fabric = Fabric(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,15 @@ def test_artefacts_are_patches_unlike_the_targets() -> None:
     assert places[12:22, 22:32].mean() > 90 > 10 > places[28:, :15].mean()
     with pytest.raises(ValueError, match="at least 8"):
         fit_patches(target[:4])
+
+
+def test_the_annotation_is_not_kept_where_irises_are_lost() -> None:
+    kept = Estimate(0.5, 0.4, 0.6, 3, 100)
+    shift = PupilShift(kept, 0.3, (0.0, 0.0), 2.0, np.full((3, 100), 0.5))
+    assert regularisation.annotation_claim(shift, 0.6, "cpu").verdict == "supported"
+    lost = regularisation.annotation_claim(dataclasses.replace(shift, lost_percent=60.0), 0.6, "cpu")
+    assert lost.verdict == "not supported" and "60.0 % of irises lost" in lost.note
+    assert regularisation.annotation_claim(None, 0.6, "cpu").verdict == "not supported"
 
 
 def measured(lambda_sum: float, error: float, auc: float, shift: float | None) -> regularisation.Measured:

@@ -44,6 +44,15 @@ def test_a_clear_gain_is_supported_and_a_loss_is_not() -> None:
     assert judge("C3", Measured(-28.0, -35.0, -20.0), profile="cpu").verdict == "not supported"
 
 
+def test_a_refuted_claim_is_not_supported_whatever_its_estimate() -> None:
+    kept = judge("C5", Measured(0.5, 0.4, 0.6), profile="cpu", note="found")
+    assert kept.verdict == "supported"
+    refuted = judge("C5", Measured(0.5, 0.4, 0.6), profile="cpu", note="found", refuted="half are lost")
+    assert (refuted.verdict, refuted.note) == ("not supported", "found; half are lost")
+    assert judge("C5", None, profile="cpu", refuted="none is found").verdict == "not supported"
+    assert judge("C5", None, profile="smoke", refuted="none is found").verdict == "not evaluated"
+
+
 def test_smoke_runs_and_missing_measurements_judge_nothing() -> None:
     assert judge("C3", Measured(28.0, 20.0, 35.0), profile="smoke").verdict == "not evaluated"
     missing = judge("C1", None, profile="cpu")

@@ -124,3 +124,6 @@ def test_settings_alone_make_a_training_colour(tmp_path: Path) -> None:
     folders = ["--synthetic", tmp_path / "renders", "--real", tmp_path / "photographs"]
     simgan("train", *folders, "--out", tmp_path / "run", "--profile", "smoke", *options)
     assert load_refiner(tmp_path / "run").config.channels == 3
+    options[options.index("loss.psi=channel_mean")] = "loss.psi=identity"  # named, so that --colour leaves it alone
+    simgan("train", *folders, "--out", tmp_path / "plain", "--profile", "smoke", "--colour", *options)
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["loss"]["psi"] == "identity"

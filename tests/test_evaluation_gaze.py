@@ -84,6 +84,20 @@ def test_files(tmp_path: Path) -> None:
             evaluate_gaze_files(tmp_path / name if "truth" not in name else tmp_path / "truth.npz", tmp_path / name)
 
 
+def test_rows_are_matched_by_file_name_where_both_files_have_names(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).uniform(-0.3, 0.3, (12, 2))
+    names = np.array([f"{i}.png" for i in range(12)])
+    other = np.argsort(names)  # 0, 1, 10, 11, 2: what sorted() makes of them
+    np.savez(tmp_path / "truth.npz", pitch_yaw=truth[other], files=names[other])
+    np.savez(tmp_path / "predicted.npz", predicted=truth, files=names)
+    assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "predicted.npz").mean_error_deg < 1e-6
+    np.savez(tmp_path / "nameless.npz", predicted=truth)
+    assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "nameless.npz").mean_error_deg > 1
+    np.savez(tmp_path / "fewer.npz", predicted=truth[1:], files=names[1:])
+    with pytest.raises(DataError, match=r"fewer.npz: found 1 of 12 images without a prediction.*the first 0.png"):
+        evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "fewer.npz")
+
+
 def test_mean_interval_has_the_width_of_theory() -> None:
     values = np.random.default_rng(0).normal(5, 2, 4000)
     low, high = mean_interval(values)

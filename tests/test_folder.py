@@ -61,6 +61,13 @@ def test_labels_csv_becomes_annotations(tmp_path: Path) -> None:
     assert store.pitch_yaw()[:, 0] == pytest.approx([0, 0.1, 0.2])
 
 
+def test_blanks_after_the_commas_of_labels_csv_are_no_part_of_a_name(tmp_path: Path) -> None:
+    _folder(tmp_path / "images", count=2)
+    (tmp_path / "images" / "labels.csv").write_text("file, pitch, yaw\n0.png, 0.1, -0.2\n1.png, 0.3, 0.4\n")
+    store = prepare_folder(tmp_path / "images", tmp_path / "store", progress=False)
+    np.testing.assert_allclose(store.pitch_yaw(), [[0.1, -0.2], [0.3, 0.4]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

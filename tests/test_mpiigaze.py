@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.mpiigaze import (
+    Eyes,
     day_files,
     full_root,
     load_day,
     load_mini,
     load_unlabelled,
+    person_of,
     read_full,
     sample_list,
     split_mini,
 )
+from simgan_core.datasets.prepare import gaze_prior_ranges, held_back_person
 from simgan_core.gaze import gaze_vector
+from simgan_core.images import resize
 from simgan_core.simulators.simulate import load_assets, simulate_eyes
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
@@ -66,7 +71,7 @@ def test_both_eyes_of_the_real_person_lie_as_the_renders_do(tmp_path: Path) -> N
     as_read, mirrored = (np.corrcoef(rendered.ravel(), x.ravel())[0, 1] for x in (right, right[:, ::-1]))
     assert as_read > mirrored + 0.1
     others = load_unlabelled(DATA_ROOT, eyes.images)
-    assert others is not None and others.shape == (244, 1, 36, 60)
+    assert [part.shape for part in others] == [(100, 1, 36, 60), (144, 1, 35, 55)]
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"{PUBLISHED} is not there (SIMGAN_DATA_ROOT names the folder)")
@@ -85,12 +90,44 @@ def test_unlabelled_eyes_are_turned_by_their_picture_alone(tmp_path: Path) -> No
     noisy = np.clip(left + rng.normal(0, 10, (12, 36, 60)), 0, 255).astype(np.uint8)
     sides = np.arange(12) % 2 == 1
     mixed = np.where(sides[:, None, None], noisy[:, :, ::-1], noisy)
-    assert load_unlabelled(tmp_path, noisy[:, None]) is None
+    assert load_unlabelled(tmp_path, noisy[:, None]) == []
     write_mini(tmp_path)
-    np.savez(tmp_path / "mpiigaze" / "unlabelled_mixed_subjects.npz", image_36x60=mixed)
-    turned = load_unlabelled(tmp_path, noisy[:, None])
-    assert turned is not None and turned.shape == (12, 1, 36, 60)
-    assert (turned[:, 0, :, :8].mean(axis=(1, 2)) > turned[:, 0, :, -8:].mean(axis=(1, 2)) + 40).all()
+    small = resize(torch.from_numpy(np.ascontiguousarray(mixed[:, None])), (35, 55)).numpy()[:, 0]
+    file = tmp_path / "mpiigaze" / "unlabelled_mixed_subjects.npz"
+    np.savez(file, image_36x60=mixed, image_35x55=small)
+    turned, turned_small = load_unlabelled(tmp_path, noisy[:, None])
+    assert turned.shape == (12, 1, 36, 60)
+    for images in (turned, turned_small):
+        assert (images[:, 0, :, :8].mean(axis=(1, 2)) > images[:, 0, :, -8:].mean(axis=(1, 2)) + 40).all()
+    # Not resampled: an image of the working size is stored as it came, mirrored or not.
+    as_it_came = np.where(sides[:, None, None], small[:, :, ::-1], small)
+    assert np.array_equal(turned_small[:, 0], as_it_came)
+
+
+def test_the_tested_person_is_known_by_the_published_labels() -> None:
+    published = np.random.default_rng(0).normal(0, 0.1, (4, 50, 2)).astype(np.float32)
+    row = np.array([3, 17, 40])
+    assert person_of(published[2, row], row, published) == 2
+    assert person_of(published[2, row] + 0.01, row, published) is None
+    assert person_of(published[2, row], np.array([3, 17, 50]), published) is None
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"{PUBLISHED} is not there (SIMGAN_DATA_ROOT names the folder)")
+def test_another_persons_labels_leave_that_person_out_of_the_prior(tmp_path: Path) -> None:
+    with np.load(PUBLISHED) as archive:
+        published = archive["pitch_yaw"]
+    row = np.arange(5, 900, 7)
+    eyes = Eyes(np.zeros((len(row), 1, 36, 60), np.uint8), published[4, row], np.zeros(len(row), np.uint8), row)
+    assert held_back_person(DATA_ROOT, eyes) == 4
+    assert held_back_person(tmp_path, eyes) == 0
+    prior = gaze_prior_ranges(DATA_ROOT, 4).gaze_prior
+    assert prior is not None and len(prior) == 14 * 3000
+    assert not (prior[:, None] == published[4, row[:3]]).all(axis=-1).any()
+
+
+@needs_data
+def test_the_person_at_hand_is_p00() -> None:
+    assert held_back_person(DATA_ROOT, load_mini(DATA_ROOT)) == 0
 
 
 def test_split_is_fixed_disjoint_and_follows_from_the_row_alone() -> None:

@@ -79,9 +79,17 @@ def test_mini_renders_the_mesh_and_a_stand_in(tmp_path: Path) -> None:
     assert np.mean(inside) > 0.7, "joints lie on the hand, but for thin fingers between pixels"
 
 
+def test_without_meshes_mini_renders_the_procedural_hand_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(TINY, data=HandDataConfig(poses=2, target_poses=2, validation=2, test=2))
+    mini = prepare_hands("mini", config, tmp_path, tmp_path / "mini")
+    assert "the procedural hand alone" in caplog.text
+    embedded = prepare_hands("embedded", config, None, tmp_path / "embedded")
+    assert Store.open(mini.synthetic).checksum == Store.open(embedded.synthetic).checksum
+
+
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="hand_mesh: found no hand mesh"):
-        prepare_hands("mini", TINY, tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="no joint_data.mat"):
         prepare_hands("full", TINY, tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="no data root"):

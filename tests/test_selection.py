@@ -140,13 +140,17 @@ def test_labels_of_the_real_store_are_not_read(stores: tuple[Store, Store], monk
     assert measure_candidate(refiner.eval(), synthetic, real, lambda_sum=0.2, step=8, limit=32).auc.n == 16
 
 
-def test_the_whole_real_store_counts(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real images may lie person by person: the rule must not know the first one alone."""
+def test_both_whole_stores_count(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images may lie person by person, own renders too: the rule must not know the first one alone."""
     synthetic, real = stores
     seen: list[np.ndarray] = []
+    rendered: list[np.ndarray] = []
     original = selection.fresh_discriminator
     monkeypatch.setattr(
-        selection, "fresh_discriminator", lambda a, b, **k: (seen.append(b), original(a, b, **k, steps=2))[1]
+        selection,
+        "fresh_discriminator",
+        lambda a, b, **k: (rendered.append(a), seen.append(b), original(a, b, **k, steps=2))[-1],
     )
     measure_raw(synthetic, real, limit=40)
     assert np.array_equal(seen[0][[0, -1]], real.images([0, len(real) - 1])) and len(seen[0]) == 40 < len(real)
+    assert np.array_equal(rendered[0][[0, -1]], synthetic.images([0, len(synthetic) - 1])) and len(rendered[0]) == 40

@@ -377,6 +377,14 @@ def test_a_run_is_neither_overwritten_nor_mixed(stores: tuple, tmp_path: Path) -
         training.train(stores[0], other, out, small(training__steps=9), resume=True, progress=False)
 
 
+def test_a_training_is_not_resumed_to_fewer_steps_than_it_has(stores: tuple, tmp_path: Path) -> None:
+    out = training.train(*stores, tmp_path / "run", small(), progress=False)
+    before = (out / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"steps, pretraining included; \d+ asked for. Raise training.steps"):
+        training.train(*stores, out, small(training__steps=1), resume=True, progress=False)
+    assert (out / "config.json").read_bytes() == before
+
+
 def test_damaged_files_are_named(stores: tuple, tmp_path: Path) -> None:
     out = training.train(*stores, tmp_path / "run", small(), progress=False)
     for name in (CHECKPOINT, "refiner.safetensors"):

@@ -16,6 +16,7 @@ from simgan_core import execution, provenance, reproduce
 from simgan_core.cli import app
 from simgan_core.execution import NotebookError
 from simgan_core.locks import LOCK, refused_while_held
+from simgan_core.processor import usable_cores
 from simgan_core.profiles import profile
 from simgan_core.reproduce import Step
 from simgan_core.run_folder import RunFolder
@@ -200,6 +201,20 @@ def test_more_seeds_leave_ablations_and_hands_as_they_are(tmp_path: Path) -> Non
     ablations = {"03_history", "04_local_vs_global", "08_hand_pose"}
     assert {name for name in three if three[name] == eight[name]} == {"01_data", "02_training", *ablations}
     assert all(two[name] != three[name] for name in ablations), "up to that number they follow the run's"
+
+
+def test_a_run_remembers_the_data_root_that_it_was_opened_with(tmp_path: Path) -> None:
+    for root in (tmp_path / "first", tmp_path / "second"):
+        root.mkdir()
+        opened = RunFolder.open(tmp_path / "run", data="mini", profile_name="smoke", data_root=root)
+        assert opened.data_root == root
+        assert RunFolder.open(tmp_path / "run", data="mini", profile_name="smoke").data_root == root
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert usable_cores() == 6
 
 
 def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

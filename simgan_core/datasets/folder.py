@@ -96,7 +96,8 @@ def _labels(path: Path, files: list[Path]) -> dict[str, Any]:
         return {}
     remedy = "give every image one row: its name in the column 'file', numbers in the others"
     try:
-        table = pd.read_csv(path, dtype={"file": str})
+        # 'file, pitch, yaw' with blanks is what people type; the name column may have them on either side
+        table = pd.read_csv(path, skipinitialspace=True, converters={"file": str.strip}).rename(columns=str.strip)
     except (ValueError, OSError) as error:
         raise DataError(path, found=f"no table ({error})", expected="comma separated values", remedy=remedy) from error
     if "file" not in table or table["file"].duplicated().any():

@@ -36,6 +36,8 @@ NORMALIZED = Path("Data/Normalized")
 SAMPLE_LISTS = Path("Evaluation Subset/sample list for eye image")
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 DOWNLOAD = "see data/README.md for where MPIIGaze comes from and how to lay it out"
+SAME_LABEL_RAD = 1e-3
+"""Labels of one image in two files differ by less."""
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -122,26 +124,41 @@ def load_mini(root: Path | str) -> Eyes:
     return Eyes(images[:, None], arrays["pitch_yaw"].astype(np.float32), half, row)
 
 
-def load_unlabelled(root: Path | str, like: UInt8) -> UInt8 | None:
-    """Unlabelled eyes of several people, uint8 [N, 1, H, W] of the size of `like`, or None where there is no such file.
+def load_unlabelled(root: Path | str, like: UInt8) -> list[UInt8]:
+    """Unlabelled eyes of several people, uint8 [N, 1, H, W] for each size in the file; empty where there is no file.
 
     It is not known which of them are right eyes. Each is turned so that it correlates better with the mean of `like`
-    ([N, 1, H, W], left eyes): lids and nose side decide, no label does.
+    ([N, 1, H, W], left eyes): lids and nose side decide, no label does. Only the comparison is made at the size of
+    `like`: images that were resampled on the way would be softer than all others, and D would see it.
     """
     path = Path(root) / "mpiigaze" / UNLABELLED
     if not path.is_file():
-        return None
+        return []
     sizes = {"image_36x60": (36, 60), "image_35x55": (35, 55)}
-    size = (like.shape[-2], like.shape[-1])
-    parts = [
-        resize(torch.from_numpy(_check_frames(path, name, images, sizes[name])[:, None]), size).numpy()
+    template = like.mean(axis=0, dtype=np.float32)
+    return [
+        _turned(_check_frames(path, name, images, sizes[name])[:, None], template)
         for name, images in read_arrays(path, list(sizes), DOWNLOAD).items()
     ]
-    images = np.concatenate(parts)
-    template = like.mean(axis=0, dtype=np.float32)
-    turned = mirror_images(images)
-    right = _correlation(turned, template) > _correlation(images, template)
-    return np.where(right[:, None, None, None], turned, images)
+
+
+def _turned(images: UInt8, template: NDArray[np.float32]) -> UInt8:
+    """The images, mirrored where that makes them more like `template` [1, H, W]."""
+    compared = resize(torch.from_numpy(images), (template.shape[-2], template.shape[-1])).numpy()
+    right = _correlation(mirror_images(compared), template) > _correlation(compared, template)
+    return np.where(right[:, None, None, None], mirror_images(images), images)
+
+
+def person_of(pitch_yaw_rad: NDArray[np.float32], row: NDArray[np.int64], published: NDArray[np.float32]) -> int | None:
+    """Whose images these are: the person of `published` [persons, rows, 2] who has these labels in these rows, or None.
+
+    Read to leave that person out of whatever is made from the published labels, and for nothing else.
+    """
+    if published.ndim != 3 or not len(row) or row.min() < 0 or row.max() >= published.shape[1]:
+        return None
+    apart = np.abs(published[:, row] - pitch_yaw_rad).max(axis=(1, 2))
+    nearest = int(apart.argmin())
+    return nearest if apart[nearest] <= SAME_LABEL_RAD else None
 
 
 def _correlation(images: UInt8, template: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ import functools
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from simgan_core.config import Config
 from simgan_core.datasets import mpiigaze
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import listing_sha256
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
 from simgan_core.datasets.writer import MANIFEST, StoreWriter, sha256
@@ -48,7 +49,7 @@ from simgan_core.simulators.simulate import load_assets, simulate_eyes
 
 Data = Literal["embedded", "mini", "full"]
 PUBLISHED = "published_lenet_leave_one_out.npz"
-TESTED_PERSON = 0  # of the mini data; its labels are left out of the prior
+TESTED_PERSON = 0  # of the mini data, unless the published labels say that the file holds another one's images
 CHUNK = 4096
 LABELS = "real_oracle_labels"
 SIMULATOR = tuple(PACKAGE / "simulators" / name for name in ("simulate.py", "sensor.py"))
@@ -148,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unlabelled(
-    labelled: Path, size: tuple[int, int], more: Callable[[], NDArray[np.uint8] | None]
+    labelled: Path, size: tuple[int, int], more: Callable[[], Sequence[NDArray[np.uint8]]]
 ) -> Callable[[Path], None]:
     """Make `real`: the images of a labelled store without any column, and then further images."""
 
@@ -158,8 +159,7 @@ def _unlabelled(
         with StoreWriter(path, size=size, channels=store.channels, provenance=provenance) as writer:
             for start in range(0, len(store), CHUNK):
                 writer.append(store.images(slice(start, start + CHUNK)))
-            extra = more()
-            if extra is not None:
+            for extra in more():
                 writer.append(resize(torch.from_numpy(extra), size))
 
     return make
@@ -202,7 +202,7 @@ def _embedded(config: Config, seed: int, out: Path) -> list[Recipe]:
             ranges=EyeRanges(),
         ),
         labelled,
-        replace(labelled, name="real", make=_unlabelled(out / LABELS, sizes.size, lambda: None)),
+        replace(labelled, name="real", make=_unlabelled(out / LABELS, sizes.size, lambda: ())),
         _rendered("test", sizes.test_images, config, streams[2], target, named, **stand_in),
     ]
 
@@ -229,13 +229,25 @@ def _assets_recipe(root: Path, config: Config, seed: int, ranges: EyeRanges) -> 
     )
 
 
-def gaze_prior_ranges(root: Path) -> EyeRanges:
+def gaze_prior_ranges(root: Path, tested: int = TESTED_PERSON) -> EyeRanges:
     """Ranges fitted to MPIIGaze, with the gaze of the 14 persons not tested, or a uniform one without that file."""
     published = root / "mpiigaze" / PUBLISHED
     if not published.is_file():
         LOGGER.warning("no %s: the simulator's gaze is uniform instead of the other 14 persons'", published)
         return MPIIGAZE_RANGES
-    return MPIIGAZE_RANGES.with_prior(published_prior(published, exclude_subject=TESTED_PERSON))
+    return MPIIGAZE_RANGES.with_prior(published_prior(published, exclude_subject=tested))
+
+
+def held_back_person(root: Path, eyes: mpiigaze.Eyes) -> int:
+    """Who is tested on mini data: the published person with these labels, else p00, as the file is called."""
+    published = root / "mpiigaze" / PUBLISHED
+    if not published.is_file():
+        return TESTED_PERSON
+    labels = read_arrays(published, ("pitch_yaw",), mpiigaze.DOWNLOAD)["pitch_yaw"]
+    person = mpiigaze.person_of(eyes.pitch_yaw, eyes.row, labels)
+    if person is None:
+        LOGGER.warning("the labels of %s are nobody's in %s; the prior leaves out p00", mpiigaze.PERSON, PUBLISHED)
+    return TESTED_PERSON if person is None else person
 
 
 def _mini(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
@@ -245,21 +257,23 @@ def _mini(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
         path = root / "mpiigaze" / mpiigaze.PERSON
         raise DataError(path, found=f"{len(eyes)} images", expected="enough for two parts", remedy=mpiigaze.DOWNLOAD)
     mixed = root / "mpiigaze" / mpiigaze.UNLABELLED
-    inputs: dict[str, Any] = {"size": list(config.data.size), "p00": sha256(root / "mpiigaze" / mpiigaze.PERSON)}
+    person = held_back_person(root, eyes)
+    file = sha256(root / "mpiigaze" / mpiigaze.PERSON)
+    inputs: dict[str, Any] = {"size": list(config.data.size), "person": person, "p00": file}
     source = (PACKAGE / "datasets" / "mpiigaze.py",)
 
     def labelled(index: NDArray[np.int64], part: str) -> Callable[[Path], None]:
         def make(path: Path) -> None:
-            _write_eyes(path, config, {**inputs, "part": part}, [(TESTED_PERSON, 0, eyes.subset(index))])
+            _write_eyes(path, config, {**inputs, "part": part}, [(person, 0, eyes.subset(index))])
 
         return make
 
-    def others() -> NDArray[np.uint8] | None:
+    def others() -> list[NDArray[np.uint8]]:
         return mpiigaze.load_unlabelled(root, eyes.images[train])
 
     unlabelled = {**inputs, "unlabelled": sha256(mixed) if mixed.is_file() else None}
     return [
-        _assets_recipe(root, config, seed, gaze_prior_ranges(root)),
+        _assets_recipe(root, config, seed, gaze_prior_ranges(root, person)),
         Recipe(LABELS, inputs, source, labelled(train, "train")),
         Recipe("real", unlabelled, source, _unlabelled(out / LABELS, config.data.size, others)),
         Recipe("test", inputs, source, labelled(test, "test")),
@@ -295,7 +309,7 @@ def _full(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
     return [
         _full_synthetic(root, config, seed),
         Recipe(LABELS, inputs, source, part("rest")),
-        Recipe("real", inputs, source, _unlabelled(out / LABELS, config.data.size, lambda: None)),
+        Recipe("real", inputs, source, _unlabelled(out / LABELS, config.data.size, lambda: ())),
         Recipe("test", inputs, source, part("evaluation")),
     ]
 

@@ -10,9 +10,9 @@ recorded       with a stand-in alone: the synthetic hands, frontal, as the stand
                refiner of pixels can be expected to beat, as it has the target's camera and the synthetic hands' shape
 
 embedded  synthetic: the procedural hand. Target: a *stand-in*, another hand recorded by a Kinect-style camera.
-mini      synthetic: the skinned meshes of the data root and the procedural hand in turn, so that an estimator meets
-          more than one shape. Target: the same stand-in, of a build that none of them has; real frames are not among
-          the mini data, so it is never called real.
+mini      synthetic: the skinned meshes of the data root, where there are any, and the procedural hand in turn, so that
+          an estimator meets more than one shape. Target: the same stand-in, of a build that none of them has; real
+          frames are not among the mini data, so it is never called real.
 full      NYU Hand Pose: synthetic doubles and real frames of its training split, test on
           its test split; validation from the end of the training split.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ from typing import Any
 
 from simgan_core.config_hand import HandConfig
 from simgan_core.datasets import nyu
-from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.prepare import Recipe, _device, _make_or_reuse, _unlabelled
 from simgan_core.datasets.store import spread
 from simgan_core.datasets.writer import sha256
@@ -43,6 +43,7 @@ NAMES = ("synthetic", "target_labels", "target", "validation", "test")
 RECORDED = "recorded"
 SIMULATOR = (PACKAGE / "simulators" / "hand_simulate.py",)
 ADAPTER = (PACKAGE / "datasets" / "nyu.py",)
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,15 @@ def prepare_hands(
     return PreparedHands.at(out, is_standin=data != "full")
 
 
-def _mesh(root: Path) -> Path:
+def _mesh(root: Path) -> Path | None:
+    """The folder of the data root's hand meshes; None, and a warning, where there are none: they are optional."""
     folder = root / "hand_mesh"
-    if not any(folder.glob("*.npz")) and not any(folder.glob("*.glb")):
-        raise DataError(
-            folder,
-            found="no hand mesh",
-            expected="spherehand_right.npz or webxr_generic_right.glb",
-            remedy="see data/README.md, or use --data embedded, whose hand needs no file",
-        )
-    return folder
+    if any(folder.glob("*.npz")) or any(folder.glob("*.glb")):
+        return folder
+    LOGGER.warning(
+        "no hand mesh in %s; the procedural hand alone is rendered. For the meshes see data/README.md", folder
+    )
+    return None
 
 
 def _rendered(mesh: Path | None, config: HandConfig, seed: int, out: Path) -> list[Recipe]:
@@ -151,7 +151,7 @@ def _renders(
 
 
 def _without_labels(labelled: Recipe, config: HandConfig, out: Path) -> Recipe:
-    make = _unlabelled(out / labelled.name, config.method.data.size, lambda: None)
+    make = _unlabelled(out / labelled.name, config.method.data.size, lambda: ())
     return Recipe("target", labelled.inputs, labelled.sources, make)
 
 

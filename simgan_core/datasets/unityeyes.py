@@ -4,8 +4,8 @@ The simulator's camera has x to the right, y *up* and z away from it, and its pi
 The look vector in MPIIGaze's axes is therefore (x, -y, z), and v = height - y.
 
 Crop: centred on the middle of `interior_margin_2d` (the outline of the lids' inner margin), 5:3 as MPIIGaze's frames,
-and by default as wide in mm as the built-in simulator's frames, which were matched to MPIIGaze's: the iris, which is
-of known size, tells mm per pixel. The paper does not give its crop; re-implementations cut 140 x 84 pixels
+and by default as wide in mm as the frames that were fitted to MPIIGaze's (docs/simulator_fit.md): the iris, which is of
+known size, tells mm per pixel. The paper does not give its crop; re-implementations cut 140 x 84 pixels
 (`crop_px=(84, 140)`). The crop is resized to 36 x 60, equalised, and resized to the working size, like the images of
 MPIIGaze and of our own simulator. Pixel coordinates have pixel centres at halves.
 """
@@ -32,10 +32,10 @@ from simgan_core.datasets.writer import StoreWriter
 from simgan_core.gaze import pitch_yaw
 from simgan_core.images import equalise as equalise_images
 from simgan_core.images import resize
-from simgan_core.simulators.ranges import EyeRanges
+from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 
 FRAME = (36, 60)  # MPIIGaze's frames, (height, width)
-FRAME_WIDTH_MM = EyeRanges().field_width_normal_mm[0]
+FRAME_WIDTH_MM = MPIIGAZE_RANGES.field_width_normal_mm[0]
 IRIS_DIAMETER_MM = 11.2  # of UnityEyes' eyeball, at iris_size 1
 
 Floats = NDArray[np.float64]

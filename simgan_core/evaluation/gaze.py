@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.npz import read_arrays
 from simgan_core.evaluation.statistics import mean_interval
 from simgan_core.gaze import angular_error_deg
 
 Floats = NDArray[np.floating[Any]]
 WITHIN_DEG = 7.0  # table 2
+REMEDY = "save one with numpy.savez(file, pitch_yaw=…, predicted=…), radians, [N, 2]"
 
 
 @dataclass(frozen=True)
@@ -108,19 +110,33 @@ def _angles(array: Floats, name: str) -> Floats:
 def evaluate_gaze_files(truth: Path | str, predicted: Path | str) -> GazeReport:
     """Compare `pitch_yaw` of the truth file with `predicted` of the predictions' file (both .npz, may be one file).
 
-    A predictions' file without `predicted` may hold its angles as `pitch_yaw`. Raises DataError that names the file.
+    A predictions' file without `predicted` may hold its angles as `pitch_yaw`. Rows are matched by position; where both
+    files name their images (`files`, as `simgan gaze predict` writes), by name. Raises DataError that names the file.
     """
     truth, predicted = Path(truth), Path(predicted)
     true_angles = _array(truth, ("pitch_yaw",))
     names = ("predicted",) if truth.resolve() == predicted.resolve() else ("predicted", "pitch_yaw")
-    angles = _array(predicted, names)
+    angles = _in_order_of(truth, predicted, _array(predicted, names))
     try:
         return evaluate_gaze(true_angles, angles)
     except ValueError as error:
         raise ValueError(f"{truth} and {predicted}: {error}") from error
 
 
+def _in_order_of(truth: Path, predicted: Path, angles: Floats) -> Floats:
+    """The predictions in the order of the truth's images, if both files say which image each row is of."""
+    names = [read_arrays(path, ("files", "pitch_yaw", "predicted"), REMEDY).get("files") for path in (truth, predicted)]
+    if names[0] is None or names[1] is None or np.array_equal(names[0], names[1]):
+        return angles
+    place = {str(name): row for row, name in enumerate(names[1])}
+    missing = [str(name) for name in names[0] if str(name) not in place]
+    if missing or len(place) != len(names[0]) or len(angles) != len(names[1]):
+        found = f"{len(missing)} of {len(names[0])} images without a prediction, or one with several"
+        example = f", the first {missing[0]}" if missing else ""
+        raise DataError(predicted, found=found + example, expected=f"the images of {truth}", remedy="predict those")
+    return angles[[place[str(name)] for name in names[0]]]
+
+
 def _array(path: Path, names: tuple[str, ...]) -> Floats:
-    remedy = "save one with numpy.savez(file, pitch_yaw=…, predicted=…), radians, [N, 2]"
-    arrays = read_arrays(path, names, remedy)
+    arrays = read_arrays(path, names, REMEDY)
     return next(arrays[name] for name in names if name in arrays)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.datasets.mpiigaze import SAME_LABEL_RAD
 from simgan_core.datasets.npz import read_arrays
 from simgan_core.datasets.prepare import PUBLISHED
 from simgan_core.datasets.store import Store
@@ -21,7 +22,6 @@ from simgan_core.evaluation.comparison import Comparison
 FILE = Path("mpiigaze") / PUBLISHED
 ARM = "lenet"
 TITLE = "LeNet, 42,000 labelled real images of 14 other people"
-SAME_LABEL_RAD = 1e-3
 
 
 def leave_one_out(data_root: Path, test: Store) -> NDArray[np.float32] | None:
