@@ -86,18 +86,31 @@ def provenance(run: RunFolder) -> Row:
               for file in sorted((run.path / "notebooks").glob("*.execution.json"))}  # fmt: skip
     return {
         "command": _command(run, {name.split("-seed-")[0] for name in traces}),
-        "commit": commit(),
+        "commit": _commit_of(traces.values()),
         "data": run.data,
         "real_is_standin": not run.shows_people,
         "seeds": list(run.seeds),
         "device": device(),
         "packages": package_versions(),
         "notebooks": traces,
+        "trainings": _trainings(run),
         "wall_s": {name: trace["wall_s"] for name, trace in traces.items()},
         "total_wall_s": total_wall_s(traces.values()),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "configuration": to_dict(run.config),
     }
+
+
+def _commit_of(traces: Iterable[Mapping[str, Any]]) -> str | None:
+    """The commit that all notebooks were run by; the present one where they differ or did not note it."""
+    commits = {trace.get("commit") for trace in traces}
+    return commits.pop() if len(commits) == 1 and None not in commits else commit()
+
+
+def _trainings(run: RunFolder) -> dict[str, str | None]:
+    """The commit by which each seed's refiner was trained; a notebook that runs again finds it there."""
+    files = {seed: run.training(seed) / "provenance.json" for seed in run.seeds}
+    return {f"seed-{seed}": read_json(file).get("commit") for seed, file in files.items() if file.is_file()}
 
 
 def _command(run: RunFolder, notebooks: Collection[str]) -> str:
@@ -110,8 +123,12 @@ def _command(run: RunFolder, notebooks: Collection[str]) -> str:
 
 
 def in_pieces(origin: Mapping[str, Any]) -> bool:
-    """Whether notebooks of a report were run by several commits: its time is then the sum of each one's last run."""
-    return len({trace.get("commit") for trace in origin.get("notebooks", {}).values()}) > 1
+    """Whether notebooks and refiners' trainings of a report are of several commits.
+
+    Its time is then the sum of each notebook's last run, and lacks trainings that an earlier one had left.
+    """
+    commits = {trace.get("commit") for trace in origin.get("notebooks", {}).values()}
+    return len(commits | set(origin.get("trainings", {}).values())) > 1
 
 
 def total_wall_s(traces: Iterable[Mapping[str, Any]]) -> float:

@@ -93,6 +93,20 @@ def test_jobs_side_by_side_count_once() -> None:
     assert report.total_wall_s([]) == 0
 
 
+def test_a_training_left_by_another_commit_makes_a_report_in_pieces(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    trace = run.path / "notebooks" / "01_data.execution.json"
+    trace.write_text('{"wall_s": 12.5, "started": 100, "commit": "now"}')
+    for seed, made_by in ((0, "now"), (1, "now")):
+        run.training(seed).mkdir(exist_ok=True)
+        (run.training(seed) / "provenance.json").write_text(json.dumps({"commit": made_by}))
+    origin = report.provenance(run)
+    assert origin["commit"] == "now" and origin["trainings"] == {"seed-0": "now", "seed-1": "now"}
+    assert not report.in_pieces(origin)
+    (run.training(1) / "provenance.json").write_text(json.dumps({"commit": "before"}))
+    assert report.in_pieces(report.provenance(run))
+
+
 def test_a_single_seed_has_no_interval() -> None:
     assert report.over_seeds([{"value": 2.0, "unit": "°", "n": 5}]).low is None
 
