@@ -32,10 +32,8 @@ README = REPOSITORY / "README.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
 FIT = REPOSITORY / "docs" / "simulator_fit.md"
 REPORTS = REPOSITORY / "reports"
-ORDER = (
-    "paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "cpu-mini-gaze", "gpu-embedded", "cpu-embedded",
-)  # fmt: skip
-"""Reports that README shows; '-gaze': of a run of the gaze notebooks alone, `--only`."""
+ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
+"""Reports that README shows, in this order."""
 OPTIONS = ("seeds", "ablation_stop")
 """Settings that a run's command names."""
 UNTOLD = ("training.log_every", "training.sample_every", "training.checkpoint_every")
