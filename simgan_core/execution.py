@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from simgan_core.provenance import commit, device, write_json
+from simgan_core.run_folder import settings_digest
 
 MAX_PARAMETERS = 4
 PATIENCE_S = 300
@@ -105,6 +106,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
         "commit": commit(),
     }
     trace["device"] = device()
+    if digest := settings_digest(Path(str(parameters["RUN_DIR"]))) if parameters.get("RUN_DIR") else None:
+        trace["settings"] = digest
     write_json(executed.with_suffix(".execution.json"), trace)
     executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     running.replace(executed)

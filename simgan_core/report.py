@@ -20,7 +20,7 @@ from simgan_core.config import to_dict
 from simgan_core.profiles import profile
 from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
 from simgan_core.reproduce import only
-from simgan_core.run_folder import Metric, RunFolder
+from simgan_core.run_folder import Metric, RunFolder, settings_digest
 
 Row = dict[str, Any]
 
@@ -52,8 +52,21 @@ def collect_metrics(run: RunFolder) -> dict[str, Row]:
 
 
 def _notebook_folders(run: RunFolder) -> list[Path]:
-    """Result folders of the measuring notebooks (01 to 08), in order."""
-    return [path for path in sorted(run.path.glob(MEASURING)) if path.is_dir()]
+    """Result folders of the measuring notebooks (01 to 08), in order, but for those of earlier settings."""
+    earlier = of_earlier_settings(run)
+    return [path for path in sorted(run.path.glob(MEASURING)) if path.is_dir() and path.name not in earlier]
+
+
+def of_earlier_settings(run: RunFolder) -> set[str]:
+    """Notebooks that ran last when the run had other settings: `--only` leaves them there, reports leave them out."""
+    now = settings_digest(run.path)
+    return {name.split("-seed-")[0] for name, trace in _traces(run).items() if trace.get("settings", now) != now}
+
+
+def _traces(run: RunFolder) -> dict[str, Row]:
+    """What each execution of a notebook has left, by notebook (and seed)."""
+    files = sorted((run.path / "notebooks").glob("*.execution.json"))
+    return {file.name.removesuffix(".execution.json"): read_json(file) for file in files}
 
 
 def _results(run: RunFolder, name: str) -> list[Path]:
@@ -82,8 +95,8 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> Metric:
 
 def provenance(run: RunFolder) -> Row:
     """How this run came about; names no folder and no machine."""
-    traces = {file.name.removesuffix(".execution.json"): read_json(file)
-              for file in sorted((run.path / "notebooks").glob("*.execution.json"))}  # fmt: skip
+    earlier = of_earlier_settings(run)
+    traces = {name: trace for name, trace in _traces(run).items() if name.split("-seed-")[0] not in earlier}
     return {
         "command": _command(run, {name.split("-seed-")[0] for name in traces}),
         "commit": _commit_of(traces.values()),

@@ -10,6 +10,7 @@ Pictures in figures/ may be published; pictures in local/ show single images of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 DATA = ("embedded", "mini", "full")
 MAX_PICTURE_BYTES = 300_000
+RESIZABLE = ("seeds", "ablation_seeds", "ablation_stop")
+"""Settings that a run may change and keep what it has."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,18 @@ class Metric:
     def to_dict(self) -> dict[str, object]:
         """The metric as `metrics.json` holds it; `note` only where there is one."""
         return {name: value for name, value in vars(self).items() if name != "note" or value}
+
+
+def settings_digest(folder: Path) -> str | None:
+    """What the settings of the run in `folder` come to, apart from how many seeds and where ablations end.
+
+    A notebook's trace keeps it, so that a report does not take results of earlier settings for the present ones'.
+    None where the folder holds no run.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    decides = {name: value for name, value in read_json(folder / "config.json").items() if name not in RESIZABLE}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from simgan_core.claims import judge
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.profiles import profile
 from simgan_core.reproduce import SCORECARD, STEPS
-from simgan_core.run_folder import Metric, RunFolder
+from simgan_core.run_folder import Metric, RunFolder, settings_digest
 
 KEYS = {"id", "title", "paper", "ours", "low", "high", "unit", "seeds", "n", "verdict", "notebook"}
 
@@ -105,6 +105,25 @@ def test_a_training_left_by_another_commit_makes_a_report_in_pieces(tmp_path: Pa
     assert not report.in_pieces(origin)
     (run.training(1) / "provenance.json").write_text(json.dumps({"commit": "before"}))
     assert report.in_pieces(report.provenance(run))
+
+
+def test_results_of_earlier_settings_are_left_out(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    trace = run.path / "notebooks" / "07_gaze_evaluation.execution.json"
+    of_run = {"wall_s": 9, "started": 200, "settings": settings_digest(run.path)}
+    trace.write_text(json.dumps(of_run))
+    judged = {row["id"]: row["verdict"] for row in report.collect_claims(run)}
+    assert judged["C3"] == "supported" and "gaze.raw.mean_error_deg" in report.collect_metrics(run)
+    more = RunFolder.create(run.path, data=run.data, config=replace(run.config, seeds=9), data_root=run.path)
+    assert not report.of_earlier_settings(more), "more seeds are no other settings"
+    training = replace(run.config.training, batch=64)
+    changed = RunFolder.create(
+        run.path, data=run.data, config=replace(run.config, training=training), data_root=run.path
+    )
+    assert report.of_earlier_settings(changed) == {"07_gaze_evaluation"}
+    judged = {row["id"]: row["verdict"] for row in report.collect_claims(changed)}
+    assert judged["C3"] == "not evaluated" and "gaze.raw.mean_error_deg" not in report.collect_metrics(changed)
+    assert "07_gaze_evaluation" not in report.provenance(changed)["notebooks"]
 
 
 def test_a_single_seed_has_no_interval() -> None:
