@@ -46,6 +46,9 @@ SHARE = 0.15
 """Of the profile's synthetic images: colour eyes of each kind."""
 CHROMA_LIMIT = 500
 """Refined images that the chroma is measured on."""
+FACTORS = (1.0, 10.0)
+"""Lambda relative to the default: there an L1 leaves much of the colour free; ten times it holds every channel."""
+PSIS = {"identity": "Ψ = identity", "channel_mean": "Ψ = mean of channels"}
 
 
 @dataclass(frozen=True)
@@ -94,18 +97,38 @@ def colour_stores(run: RunFolder, *, progress: bool = True) -> tuple[Store, Stor
     return Store.open(paths[0]), Store.open(paths[1])
 
 
-def colour_variants(config: Config) -> tuple[Variant, ...]:
-    """Psi = identity and psi = mean of the channels, of equal price for a change of brightness.
+def colour_variants(config: Config, factors: Sequence[float] = FACTORS) -> tuple[Variant, ...]:
+    """Psi = identity and psi = mean of the channels at each of `factors` times lambda, of equal price for brightness.
 
     A change of all three channels by d costs the identity 3 d per pixel and the mean of the channels d. Lambda is
-    divided by three for the identity, so that both hold brightness, and with it the label, equally.
+    divided by three for the identity, so that both hold brightness, and with it the label, equally. Names are those of
+    `variant_name`.
     """
     channels = {f"{part}.channels": 3 for part in ("data", "refiner", "discriminator")}
-    third = config.loss.lambda_sum / 3
-    return (
-        Variant("identity", "Ψ = identity", channels | {"loss.psi": "identity", "loss.lambda_sum": third}),
-        Variant("channel_mean", "Ψ = mean of channels", channels | {"loss.psi": "channel_mean"}),
+    return tuple(
+        Variant(
+            variant_name(psi, factor),
+            f"{title}, λ = {factor * config.loss.lambda_sum:g}{'/3' if psi == 'identity' else ''}",
+            channels | {"loss.psi": psi, "loss.lambda_sum": _lambda(config, psi, factor)},
+        )
+        for factor in factors
+        for psi, title in PSIS.items()
     )
+
+
+def strictest(titles: Mapping[str, str]) -> dict[str, str]:
+    """Of titles by variant those with the largest lambda, in the order of `PSIS`."""
+    names = [variant_name(psi, FACTORS[-1]) for psi in PSIS]
+    return {name: titles[name] for name in names}
+
+
+def variant_name(psi: str, factor: float = 1.0) -> str:
+    """Name of a variant: that of its psi, with the factor of lambda where it is not the default."""
+    return psi if factor == 1.0 else f"{psi}_x{factor:g}"
+
+
+def _lambda(config: Config, psi: str, factor: float) -> float:
+    return factor * config.loss.lambda_sum / (3 if psi == "identity" else 1)
 
 
 @dataclass(frozen=True)
@@ -139,15 +162,19 @@ class ColourResult:
         found = [chroma(images[:CHROMA_LIMIT]).std(axis=0) for images in self.refined[name]]
         return float(np.linalg.norm(found, axis=1).mean() / np.linalg.norm(target))
 
-    def gain_points(self, ours: str, baseline: str) -> Estimate:
-        """Percentage points of the colour gap that `ours` closes beyond `baseline`; seeds and images paired."""
-        return two_level_bootstrap(self.closed_percent(ours) - self.closed_percent(baseline))
+    def gain_points(self, factor: float) -> Estimate:
+        """Percentage points of the colour gap that the mean of channels closes beyond the identity, at that lambda.
+
+        Seeds and images are paired.
+        """
+        mean, identity = (self.closed_percent(variant_name(psi, factor)) for psi in ("channel_mean", "identity"))
+        return two_level_bootstrap(mean - identity)
 
 
 def train_colour(
     run: RunFolder, seeds: Sequence[int], *, workers: int | None = None, progress: bool = True
 ) -> ColourResult:
-    """Refine colour eyes towards the warm target with both psis."""
+    """Refine colour eyes towards the warm target with both psis, at each of `FACTORS` times lambda."""
     synthetic, target = colour_stores(run, progress=progress)
     grey = budget(run.config)
     jobs = {}

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from simgan_core.ablations import Ablation
-from simgan_core.colour_eyes import ColourResult, chroma
+from simgan_core.colour_eyes import FACTORS, PSIS, ColourResult, chroma, variant_name
 from simgan_core.evaluation.artefacts import PatchModel
-from simgan_core.evaluation.statistics import Estimate
+from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.figures import COLOURS, show_image
 from simgan_core.playground import StepViewer
 from simgan_core.regularisation import Measured
@@ -132,10 +132,10 @@ def colour_strip(rows: Mapping[str, Images], count: int = 8) -> Figure:
 
 
 def chroma_scatter(result: ColourResult, titles: Mapping[str, str], *, count: int = 300) -> Figure:
-    """Mean chroma of single images: renders, target, and renders after each refiner (first seed)."""
+    """Mean chroma of single images: renders, target, and renders after each refiner in `titles` (first seed)."""
     figure, axes = plt.subplots(figsize=(5.4, 4))
     groups = {"renders": result.renders(), "warm target": result.target.images()}
-    groups |= {titles[name]: images[0] for name, images in result.refined.items()}
+    groups |= {title: result.refined[name][0] for name, title in titles.items()}
     colours = (COLOURS["synthetic"], COLOURS["real"], "#6b7683", COLOURS["refined"])
     for colour, (name, images) in zip(colours, groups.items(), strict=False):
         points = chroma(images[:count])
@@ -143,6 +143,27 @@ def chroma_scatter(result: ColourResult, titles: Mapping[str, str], *, count: in
         axes.plot(*points.mean(axis=0), "o", ms=9, color=colour, mec="white", label=name)
     axes.set(xlabel="red − green (grey levels)", ylabel="blue − green (grey levels)")
     axes.legend(fontsize=8)
+    return figure
+
+
+def colour_sweep(result: ColourResult, default_lambda: float) -> Figure:
+    """Share of the colour gap that each psi closes, over lambda: image by image with interval, and of the mean colour.
+
+    Lambda is that of the mean of channels; the identity's is a third of it (`colour_eyes.colour_variants`).
+    """
+    figure, axes = plt.subplots(figsize=(5.4, 3.4))
+    for colour, (psi, title) in zip(("#6b7683", COLOURS["refined"]), PSIS.items(), strict=True):
+        names = [variant_name(psi, factor) for factor in FACTORS]
+        means = [two_level_bootstrap(result.closed_percent(name)) for name in names]
+        for place, estimate in enumerate(means):
+            _interval(axes, place, estimate, colour)
+        axes.plot([estimate.value for estimate in means], color=colour, lw=1.5, label=f"{title}, image by image")
+        whole = [result.mean_closed_percent(name) for name in names]
+        axes.plot(whole, "s--", color=colour, lw=1, ms=4, label=f"{title}, mean colour")
+    axes.set_xticks(range(len(FACTORS)), [f"{factor * default_lambda:g}" for factor in FACTORS])
+    axes.set(xlabel="λ (sums)", ylabel="colour gap closed (%)", xlim=(-0.3, len(FACTORS) - 0.7))
+    axes.axhline(0, color="#6b7683", lw=1, ls=":")
+    axes.legend(fontsize=7.5)
     return figure
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_eyes import toy_eyes
 
-from simgan_core import ablations, colour_eyes, regularisation, stages
+from simgan_core import ablations, colour_eyes, losses, regularisation, stages
 from simgan_core.checkpoints import REFINER, load_weights
 from simgan_core.config import to_dict, with_overrides
 from simgan_core.datasets.store import Store, StoreWriter
@@ -83,10 +83,19 @@ def test_the_budget_changes_numbers_of_steps_and_nothing_else() -> None:
     assert ablations.budget(with_overrides(cpu(), {"ablation_stop": 3})).training == cpu().training
 
 
-def test_the_two_psis_cost_the_same_for_a_change_of_brightness() -> None:
-    identity, mean = colour_eyes.colour_variants(cpu())
-    assert float(str(identity.overrides["loss.lambda_sum"])) == pytest.approx(cpu().loss.lambda_sum / 3)
-    assert "loss.lambda_sum" not in mean.overrides and mean.overrides["loss.psi"] == "channel_mean"
+def test_the_two_psis_cost_the_same_for_a_change_of_brightness_at_every_lambda() -> None:
+    variants = {v.name: v for v in colour_eyes.colour_variants(cpu())}
+    assert list(variants) == ["identity", "channel_mean", "identity_x10", "channel_mean_x10"]
+    for factor in colour_eyes.FACTORS:
+        names = [colour_eyes.variant_name(psi, factor) for psi in colour_eyes.PSIS]
+        identity, mean = (float(str(variants[name].overrides["loss.lambda_sum"])) for name in names)
+        assert identity == pytest.approx(mean / 3) and mean == pytest.approx(factor * cpu().loss.lambda_sum)
+        brighter, before = torch.full((1, 3, 4, 4), 0.1), torch.zeros(1, 3, 4, 4)
+        price = [
+            lambda_sum * losses.self_regularisation(brighter, before, getattr(losses, psi))
+            for psi, lambda_sum in (("identity", identity), ("channel_mean", mean))
+        ]
+        assert float(price[0]) == pytest.approx(float(price[1]))
 
 
 def coloured(red: int, blue: int, count: int = 6) -> np.ndarray:
@@ -128,6 +137,19 @@ def test_colours_that_arrive_as_a_whole_may_still_differ_in_spread(tmp_path: Pat
     assert result.closed_percent("all alike").mean() < result.closed_percent("as the target").mean()
     table, _ = colour_eyes.colour_table(result, {name: name for name in refined})
     assert list(table["of the mean colour (%)"]) == pytest.approx([100, 100, 0], abs=1e-6)
+
+
+def test_the_colour_gain_is_what_the_mean_of_channels_closes_beyond_the_identity(tmp_path: Path) -> None:
+    for name, images in (("before", coloured(0, 0)), ("target", coloured(40, -80))):
+        with StoreWriter(tmp_path / name, size=(8, 8), channels=3, provenance={"toy": name}) as writer:
+            writer.append(images)
+    half, there = coloured(20, -40), coloured(40, -80)
+    refined = {"identity": [half], "channel_mean": [half], "identity_x10": [half], "channel_mean_x10": [there]}
+    result = colour_eyes.ColourResult(*(Store.open(tmp_path / name) for name in ("before", "target")), refined)
+    gains = [result.gain_points(factor).value for factor in colour_eyes.FACTORS]
+    assert gains == pytest.approx([0, 50], abs=1e-6)
+    titles = {v.name: v.title for v in colour_eyes.colour_variants(cpu())}
+    assert list(colour_eyes.strictest(titles)) == ["identity_x10", "channel_mean_x10"]
 
 
 def test_artefacts_are_patches_unlike_the_targets() -> None:
