@@ -31,7 +31,8 @@ def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> No
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Weights and metadata of a file that `save_weights` wrote with `metadata['kind'] == kind`; `ValueError` else."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected the weights of a {kind}.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; expected the file with the weights of a {kind}.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

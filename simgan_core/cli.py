@@ -16,6 +16,7 @@ import typer
 from simgan_core import __version__
 from simgan_core.cli_data import data_app, simulate_app
 from simgan_core.cli_gaze import gaze_app
+from simgan_core.cli_options import LARGEST_SEED
 from simgan_core.cli_study import study_app
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ def train(
     real: Annotated[Path, typer.Option(help="Real images without labels: a store or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: weights, checkpoint, metrics, samples.")],
     profile: Profile = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and history.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, batches and history.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     colour: Annotated[bool, typer.Option("--colour", help="Train on RGB images; Psi is the mean of channels.")] = False,
@@ -71,7 +72,9 @@ def train(
 
     chosen = configuration.with_channels(chosen_profile(profile), 3) if colour else chosen_profile(profile)
     chosen = configuration.with_overrides(chosen, _settings(overrides))  # last: a psi that was named stays
-    stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
+    stores = [
+        open_images(path, chosen.data.size, colour=chosen.data.channels == 3, labels=()) for path in (synthetic, real)
+    ]
     run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
 
@@ -85,7 +88,10 @@ def select(
     stops: Annotated[int, typer.Option(help="At how many equally spaced steps each training may be stopped.")] = 3,
     profile: Profile = "cpu",
     overrides: Overrides = [],  # noqa: B006 (typer copies it)
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches, history and fresh discriminators.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, batches, history and fresh discriminators."),
+    ] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side, a thread each; default by cores or GPU.")
     ] = None,
@@ -103,7 +109,9 @@ def select(
     chosen = configuration.with_overrides(chosen_profile(profile), settings)
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
-    stores = [open_images(path, chosen.data.size, colour=chosen.data.channels == 3) for path in (synthetic, real)]
+    stores = [
+        open_images(path, chosen.data.size, colour=chosen.data.channels == 3, labels=()) for path in (synthetic, real)
+    ]
     planned = select_refiner.plan(stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed)
     outcome = select_refiner.select_refiner(planned, workers=workers)
     typer.echo(json.dumps(outcome.report, allow_nan=False) if as_json else select_refiner.summary(outcome, out))
@@ -239,7 +247,7 @@ def bench(
 def compare(
     synthetic: Annotated[Path, typer.Argument(help="A store of renders with landmarks, from 'simgan simulate eyes'.")],
     real: Annotated[Path, typer.Argument(help="A store of real images of the same size; no label of it is read.")],
-    seed: Annotated[int, typer.Option(help="Seed of the network that compares.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the network that compares.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Do framing, head pose and light of renders fit real images? What a refiner cannot mend, the simulator must."""
@@ -273,6 +281,9 @@ def fit(
 
     if camera_out is not None and camera_out.absolute() == out.absolute():
         raise ValueError(f"--out and --camera-out {out} found; two files expected, one of ranges and one of the camera")
+    for path in (out, camera_out):
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder; the name of a file expected, e.g. {path / 'fitted.json'}")
     found = fit_stores(synthetic, real, assets, networks=networks, camera=camera_out is not None)
     save_ranges(found.ranges, out)
     if camera_out is not None and found.camera is not None:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from simgan_core.cli_options import LARGEST_SEED
+
 data_app = typer.Typer(no_args_is_help=True, help="Bring and prepare data sets.")
 simulate_app = typer.Typer(no_args_is_help=True, help="Render labelled synthetic images.")
 
@@ -28,7 +30,7 @@ def prepare_data(
         Path | None, typer.Option(help="Folder of the data sets; default SIMGAN_DATA_ROOT, else data/.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the stores; default in runs/<profile>-<data>.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the renders.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the renders.")] = 0,
     hands: Annotated[bool, typer.Option("--hands", help="Write the stores of depth hands instead of eyes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -124,7 +126,9 @@ def simulate_eyes(
     assets: Annotated[
         Path | None, typer.Option(help="Folder of UnityEyes' assets; default: procedural eyes, which need no files.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Image i of a seed is the same whatever the batch size.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     colour: Annotated[bool, typer.Option("--colour", help="RGB instead of grey.")] = False,
     ranges: Annotated[
@@ -175,7 +179,9 @@ def simulate_hands(
             "the default. Give it again for more hands: they take turns in blocks of 64 poses."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Image i of a seed is the same whatever the batch size.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Image i of a seed is the same whatever the batch size.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     size: Annotated[int, typer.Option(min=16, help="Height and width of the crops in pixels.")] = 224,
     views: Annotated[int, typer.Option(min=1, max=3, help="Cameras about the hand.")] = 3,

@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+from simgan_core.cli_options import LARGEST_SEED
+
+LABELS = ("pitch", "yaw")
+"""Of a folder's labels.csv; what else is in it matters to nobody here."""
+
 gaze_app = typer.Typer(no_args_is_help=True, help="Train a gaze estimator on refined images, and use it.")
 
 
@@ -20,7 +25,7 @@ def train_gaze(
     augment: Annotated[
         bool, typer.Option("--augment", help="Vary light, blur, noise and framing of the training images.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, order and augmentation.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates; default the profile's.")] = None,
     colour: Annotated[bool, typer.Option("--colour", help="Images are RGB.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -29,6 +34,8 @@ def train_gaze(
     from dataclasses import replace
 
     from simgan_core.datasets.open_images import open_images
+    from simgan_core.datasets.store import Store
+    from simgan_core.datasets.writer import MANIFEST
     from simgan_core.gaze_estimator import save_gaze_cnn, train_gaze_cnn
     from simgan_core.profiles import profile as named_profile
 
@@ -36,7 +43,9 @@ def train_gaze(
         raise ValueError(f"{out} found; expected the name of a new file that ends in .safetensors")
     config = named_profile(profile)
     settings = config.gaze if steps is None else replace(config.gaze, steps=steps)
-    store = open_images(images, config.data.size, colour=colour)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    size = Store.open(images).size if (images / MANIFEST).is_file() else config.data.size
+    store = open_images(images, size, colour=colour, labels=LABELS)
     model = train_gaze_cnn(store, store.pitch_yaw(), settings, seed=seed, augment=augment, device=device)
     save_gaze_cnn(model, out)
     typer.echo(f"{out}\nnext: simgan gaze predict {out} IMAGES OUT.npz")
@@ -60,7 +69,7 @@ def predict_gaze(
     if out.suffix != ".npz":
         raise ValueError(f"{out} found; expected a name that ends in .npz")
     model = load_gaze_cnn(weights).to(resolve_device(device))
-    store = open_images(images, model.size, colour=model.channels == 3)
+    store = open_images(images, model.size, colour=model.channels == 3, labels=LABELS)
     arrays = {"predicted": predict(model, store)}
     if store.has_labels:
         arrays["pitch_yaw"] = store.pitch_yaw()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgan_core import cli_study_serve
+from simgan_core.cli_options import LARGEST_SEED
 
 if TYPE_CHECKING:
     from simgan_core.study.folders import Stock
@@ -29,7 +30,7 @@ def create(
     refined: Annotated[Path | None, typer.Option(help="Folder of refined images, or of whatever to compare.")] = None,
     synthetic: Annotated[Path | None, typer.Option(help="Folder of unrefined images, for the control.")] = None,
     run: Annotated[Path | None, typer.Option(help="A run's folder (runs/...), instead of folders of images.")] = None,
-    run_seed: Annotated[int, typer.Option(help="Which of the run's refiners.")] = 0,
+    run_seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which of the run's refiners.")] = 0,
     settings: Annotated[
         Path | None, typer.Option(help="JSON file of settings (texts, keys, labels, ...); options here win.")
     ] = None,
@@ -181,7 +182,7 @@ def power(
     ] = 0.025,
     trials: Annotated[int, typer.Option(min=1, help="Real and refined trials of each subject.")] = 100,
     correlation: Annotated[
-        float, typer.Option(min=0, max=1, help="Correlation of a subject's answers being right (0: independent).")
+        float, typer.Option(min=0, max=0.99, help="Correlation of a subject's answers being right (0: independent).")
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -204,8 +205,12 @@ def _settings(file: Path | None, options: dict[str, Any]) -> StudySettings:
     if file is None:
         return StudySettings(**options)
     if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a JSON object of settings.")
-    base = StudySettings.from_json(file.read_text(encoding="utf-8"))
+        found = "is a folder" if file.is_dir() else "does not exist"
+        raise ValueError(f"{file} {found}; expected a file with a JSON object of settings.")
+    try:
+        base = StudySettings.from_json(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 ({error}); save it as UTF-8.") from error
     return dataclasses.replace(base, **options)
 
 

@@ -50,7 +50,8 @@ def build(kind: type, tree: Any, where: str) -> object:
     names = [f.name for f in fields(kind)]
     unknown = [key for key in tree if key not in names]
     if unknown:
-        raise ValueError(f"configuration has no {where + unknown[0]!r}.{nearest(unknown[0], names)}")
+        place, _, section = where.rpartition(": ")  # a file's name before the sections, where there is a file
+        raise ValueError(f"{place or 'configuration'} has no {section + unknown[0]!r}.{nearest(unknown[0], names)}")
     return kind(**{key: _convert(value, hints[key], where + key) for key, value in tree.items()})
 
 

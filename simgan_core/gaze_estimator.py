@@ -143,7 +143,16 @@ def train_gaze_cnn(
 
 @torch.no_grad()
 def predict(model: GazeCNN, images: Images | Store, batch: int = 256) -> Angles:
-    """Gaze of uint8 images [N, C, H, W] or of a store: pitch and yaw, float32 [N, 2], radians."""
+    """Gaze of uint8 images [N, C, H, W] or of a store: pitch and yaw, float32 [N, 2], radians.
+
+    Raises ValueError for images of another size or number of channels than the network was trained on.
+    """
+    shape = (images.channels, *images.size) if isinstance(images, Store) else tuple(images.shape[1:])
+    if shape != (model.channels, *model.size):
+        raise ValueError(
+            f"images {shape} found; {(model.channels, *model.size)} expected, channels, height and width "
+            "that the gaze CNN was trained on. Resize or convert them, or train another one."
+        )
     device = next(model.parameters()).device
     found = []
     for start in range(0, len(images), batch):
@@ -162,9 +171,9 @@ def save_gaze_cnn(model: GazeCNN, path: Path) -> None:
     save_weights(model, path, {"kind": "gaze CNN"} | details)
 
 
-def load_gaze_cnn(path: Path) -> GazeCNN:
+def load_gaze_cnn(path: Path | str) -> GazeCNN:
     """Read what `save_gaze_cnn` wrote; frozen. Another file raises `ValueError`."""
-    weights, details = load_weights(path, "gaze CNN")
+    weights, details = load_weights(Path(path), "gaze CNN")
     height, width = map(int, details["size"].split("x"))
     with torch.device("meta"):  # no initial weights, as they would draw from torch's global generator
         model = GazeCNN(float(details["width"]), int(details["channels"]), (height, width))

@@ -41,6 +41,8 @@ class HistoryBuffer:
 
     def sample(self, count: int) -> Tensor:
         """`count` different images at random, or all where fewer are held: [<= count, C, H, W], a copy."""
+        if count < 0:
+            raise ValueError(f"{count} images asked for; expected 0 or more.")
         if self._images is None:
             return torch.empty(0)
         return self._images[self._draw(min(count, self._filled))]
@@ -50,6 +52,9 @@ class HistoryBuffer:
         if self.capacity == 0:
             return
         fresh = fresh.detach()[: self.capacity]
+        if self._images is not None and fresh.shape[1:] != self._images.shape[1:]:
+            held = tuple(self._images.shape[1:])
+            raise ValueError(f"images {tuple(fresh.shape[1:])} for a history of {held}; expected the same shape.")
         if self._images is None:
             self._images = torch.zeros((self.capacity, *fresh.shape[1:]), dtype=fresh.dtype, device=self.device)
         room = min(self.capacity - self._filled, len(fresh))

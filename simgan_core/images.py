@@ -18,14 +18,18 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights that OpenCV and JPEG u
 ANTIALIAS_ABOVE = 1.5  # reductions stronger than this are low-passed first; 36x60 -> 35x55 stays plain bilinear
 
 
-def _check(images: Tensor, *, dtype: str = "any") -> None:
+def check_images(images: Tensor, *, dtype: str = "any") -> None:
+    """Raise ValueError unless images are [B, 1 or 3, H, W], TypeError unless uint8 or float where `dtype` says so."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images of shape {tuple(images.shape)} found; [B, 1 or 3, H, W] expected; "
             "add the missing axes, for one grey image: image[None, None]"
         )
     if dtype == "uint8" and images.dtype != torch.uint8:
-        raise TypeError(f"{images.dtype} found; uint8 expected; convert with to_uint8 first")
+        raise TypeError(
+            f"{images.dtype} found; uint8, 0 to 255, expected; convert tensors in [-1, 1] with to_uint8, "
+            "arrays in [0, 1] with (255 * images).round().astype('uint8')"
+        )
     if dtype == "float" and not images.is_floating_point():
         raise TypeError(f"{images.dtype} found; float in [-1, 1] expected; convert with to_float first")
 
@@ -37,13 +41,13 @@ def tensor_of(array: NDArray[Any]) -> Tensor:
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 [B, C, H, W] -> float32 in [-1, 1]; 0 becomes -1 and 255 becomes 1. Raises TypeError for other types."""
-    _check(images, dtype="uint8")
+    check_images(images, dtype="uint8")
     return images.to(torch.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Float [B, C, H, W] in [-1, 1] -> uint8, rounded; values outside are clipped. The inverse of `to_float`."""
-    _check(images, dtype="float")
+    check_images(images, dtype="float")
     return _round_to_uint8((images.to(torch.float32) + 1.0) * 127.5)
 
 
@@ -57,7 +61,7 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     Reductions by more than 1.5 are low-passed first (antialiasing), so that a 600x800 photograph does not alias; the
     step from MPIIGaze's 36x60 to the paper's 35x55 is plain bilinear for every source of images.
     """
-    _check(images)
+    check_images(images)
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size {size} found; (height, width) of at least 1 expected")
@@ -73,7 +77,7 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def to_grey(images: Tensor) -> Tensor:
     """[B, 3, H, W] -> luma [B, 1, H, W] of the same dtype (uint8 is rounded); grey images are returned as they are."""
-    _check(images)
+    check_images(images)
     if images.shape[1] == 1:
         return images
     values = images if images.is_floating_point() else images.to(torch.float32)
@@ -89,7 +93,7 @@ def equalise(images: Tensor) -> Tensor:
     darkest level, becomes linear. Colour images: the luma is equalised and its change added to each channel, so that
     chroma is kept.
     """
-    _check(images, dtype="uint8")
+    check_images(images, dtype="uint8")
     if images.shape[1] == 3:
         luma = to_grey(images)
         change = equalise(luma).to(torch.int16) - luma.to(torch.int16)

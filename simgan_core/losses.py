@@ -31,12 +31,19 @@ def discriminator_loss(logits_refined: Tensor, logits_real: Tensor) -> Tensor:
 
 def self_regularisation(refined: Tensor, synthetic: Tensor, psi: Psi) -> Tensor:
     """L_reg without its lambda: sum over features of |psi(R(x)) - psi(x)| (equation 4). Images B C H W."""
+    if refined.shape != synthetic.shape:
+        raise ValueError(
+            f"refined {tuple(refined.shape)} and synthetic {tuple(synthetic.shape)} found; equal shapes "
+            "expected, one refined image for each synthetic one."
+        )
     difference = psi(refined.float()) - psi(synthetic.float())
     return difference.abs().sum() / len(refined)
 
 
 def _cross_entropy(logits: Tensor, wanted: int) -> Tensor:
     """Two-class cross-entropy against one class for every patch: sum over patches, mean over batch."""
+    if logits.ndim != 4 or logits.shape[1] != 2:  # the softmax of a single logit is 1: a loss of 0, whatever D says
+        raise ValueError(f"logits {tuple(logits.shape)} found; [B, 2, h, w] expected, real and refined of each patch.")
     # B 2 h w keeps the classes on axis 1, where log_softmax must look; a view(-1, 2) would pair neighbouring patches.
     return -F.log_softmax(logits.float(), dim=1)[:, wanted].sum() / len(logits)
 

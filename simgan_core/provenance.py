@@ -44,9 +44,11 @@ def read_json(path: Path) -> Any:
 
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Delete it and run again.") from error
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows put a mark before it
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}). Correct it; what a run wrote may be deleted instead."
+        ) from error
 
 
 def commit() -> str | None:

@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from simgan_core.allocator import keep_freed_memory
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.files import SUFFIXES, is_image, read_image
 from simgan_core.datasets.folder import centre_window
 from simgan_core.datasets.open_images import is_unityeyes
 from simgan_core.datasets.store import Store, StoreWriter
-from simgan_core.images import resize, to_float, to_grey, to_uint8
+from simgan_core.images import check_images, resize, tensor_of, to_float, to_uint8
 from simgan_core.models import Refiner, to_channels_last
 from simgan_core.precision import autocast, resolve_device
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 JPEG_QUALITY = 95
 FOLDER_BATCH = 256
 """Pictures of a folder that are in memory at once."""
@@ -39,8 +39,12 @@ UInt8 = NDArray[np.uint8]
 
 @torch.no_grad()
 def refine_images(refiner: Refiner, images: UInt8, batch: int = 256) -> UInt8:
-    """Refined images of uint8 [N, C, H, W], same shape; computed where the refiner's weights are."""
-    _check_channels(refiner, images.shape[1], "the images")
+    """Refined images of uint8 [N, C, H, W], same shape; computed where the refiner's weights are.
+
+    Raises TypeError or ValueError for images of another type, shape, size or number of channels than R was trained on.
+    """
+    check_images(tensor_of(images[:1]), dtype="uint8")
+    _check_kind(refiner, images.shape[1], (images.shape[2], images.shape[3]), "the images")
     keep_freed_memory()
     device = next(refiner.parameters()).device
     batch = min(batch, CPU_BATCH) if device.type == "cpu" else batch
@@ -60,11 +64,11 @@ def refine_store(
     """Write the refined images of a store with its annotations to a new store at `out`; memory stays flat.
 
     Raises:
-        ValueError: grey refiner and colour images, or the other way round.
+        ValueError: images of another size than the refiner was trained on, or grey for colour, or colour for grey.
         FileExistsError: `out` exists.
 
     """
-    _check_channels(refiner, store.channels, str(store.path))
+    _check_kind(refiner, store.channels, store.size, str(store.path))
     refiner = refiner.to(resolve_device(device))
     details = {"refined_from": store.provenance, "refined_from_checksum": store.checksum}
     bar = tqdm(total=len(store), desc="refine", unit="image", disable=not progress)
@@ -89,9 +93,10 @@ def refine_folder(
 ) -> Path:
     """Refine every image of a folder, file names kept; all other files (labels) are copied, subfolders too.
 
-    A grey refiner turns colour images grey. Images must have the size that the refiner was trained on, as labels in
-    pixels would no longer hold; `resize_images` crops and resizes them as `open_images` does for training, where no
-    such labels matter.
+    Pictures are read as for training (`read_image`), upright as their EXIF orientation says, and written so. A grey
+    refiner turns colour images grey. Images must have the size that the refiner was trained on, as labels in pixels
+    would no longer hold; `resize_images` crops and resizes them as `open_images` does for training, where no such
+    labels matter.
 
     Raises:
         DataError: no images, an unreadable image, one of another size, or `resize_images` of a UnityEyes folder, whose
@@ -105,8 +110,8 @@ def refine_folder(
     if folder_in.resolve() == folder_out.resolve() or folder_in.resolve() in folder_out.resolve().parents:
         raise ValueError(f"{folder_out} lies in {folder_in}; name a place outside the folder of images.")
     files = sorted(path for path in folder_in.rglob("*") if path.is_file()) if folder_in.is_dir() else []
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
-    _check_pictures(folder_in, pictures, None if resize_images else refiner.size)
+    pictures = [path for path in files if is_image(path)]
+    _check_pictures(folder_in, pictures, None if resize_images else refiner.size, refiner.config.channels == 3)
     if resize_images and is_unityeyes(folder_in):
         raise DataError(
             folder_in,
@@ -137,12 +142,17 @@ def refine_folder(
     return folder_out
 
 
-def _check_channels(refiner: Refiner, channels: int, where: str) -> None:
+def _check_kind(refiner: Refiner, channels: int, size: tuple[int, int], where: str) -> None:
     expected = refiner.config.channels
     if channels != expected:
         raise ValueError(
             f"{where}: found {channels} channel(s); the refiner was trained on {expected}. "
             "Convert the images, or train a refiner on such images."
+        )
+    if size != tuple(refiner.size):
+        raise ValueError(
+            f"{where}: found {size[0]} x {size[1]} pixels; the refiner was trained on {refiner.size[0]} x "
+            f"{refiner.size[1]}. Resize the images, or train a refiner on such images."
         )
 
 
@@ -159,21 +169,12 @@ def _annotation_batches(store: Store, batch: int) -> Iterator[tuple[dict[str, An
                 yield {name: np.asarray(piece.column(name).to_pylist()) for name in names}, len(piece)
 
 
-def _check_pictures(folder: Path, pictures: list[Path], size: tuple[int, int] | None) -> None:
+def _check_pictures(folder: Path, pictures: list[Path], size: tuple[int, int] | None, colour: bool) -> None:
     if not pictures:
         found = "no image files" if folder.is_dir() else "no such folder"
-        raise DataError(folder, found=found, expected=", ".join(sorted(SUFFIXES)), remedy="name a folder of images")
+        raise DataError(folder, found=found, expected=", ".join(SUFFIXES), remedy="name a folder of images")
     for path in pictures:
-        try:
-            with Image.open(path) as picture:
-                picture.load()
-                shape, mode = (picture.height, picture.width), picture.mode
-        except (OSError, SyntaxError) as error:
-            raise DataError(
-                path, found=f"an unreadable image ({error})", expected="an image", remedy="replace or remove the file"
-            ) from error
-        if mode not in MODES:
-            raise DataError(path, found=f"mode {mode}", expected="8 bits per channel", remedy="convert the image")
+        shape = tuple(read_image(path, colour).shape[-2:])
         if size is not None and shape != size:
             raise DataError(
                 path,
@@ -186,13 +187,7 @@ def _check_pictures(folder: Path, pictures: list[Path], size: tuple[int, int] | 
 
 def _read_picture(path: Path, refiner: Refiner) -> UInt8:
     """uint8 [1, C, H, W] in the refiner's channels and size."""
-    with Image.open(path) as picture:
-        array = np.array(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
-    image = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None].copy())
-    if refiner.config.channels == 1:
-        image = to_grey(image)
-    elif image.shape[1] == 1:
-        image = image.expand(-1, 3, -1, -1)
+    image: Tensor = read_image(path, colour=refiner.config.channels == 3)
     fitted: UInt8 = resize(centre_window(image, refiner.size), refiner.size).numpy()
     return fitted
 

@@ -127,3 +127,37 @@ def test_settings_alone_make_a_training_colour(tmp_path: Path) -> None:
     options[options.index("loss.psi=channel_mean")] = "loss.psi=identity"  # named, so that --colour leaves it alone
     simgan("train", *folders, "--out", tmp_path / "plain", "--profile", "smoke", "--colour", *options)
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["loss"]["psi"] == "identity"
+
+
+def test_labels_that_nobody_reads_stop_nothing(folder: Path, tmp_path: Path) -> None:
+    labels = pd.read_csv(folder / "labels.csv")
+    labels.assign(subject="p01").to_csv(folder / "labels.csv", index=False)
+    simgan("gaze", "train", folder, tmp_path / "g.safetensors", "--profile", "smoke", "--steps", 2)
+    simgan("gaze", "predict", tmp_path / "g.safetensors", folder, tmp_path / "p.npz")
+    assert "pitch_yaw" in np.load(tmp_path / "p.npz")
+    (folder / "labels.csv").write_text("whatever")
+    sizes = [f"training.{name}=1" for name in ("steps", "pretrain_refiner", "pretrain_discriminator", "log_every")]
+    settings = [part for size in sizes for part in ("--set", size)]
+    simgan("train", "--synthetic", folder, "--real", folder, "--out", tmp_path / "run", "--profile", "smoke", *settings)
+
+
+def test_a_store_of_another_size_trains_a_gaze_cnn_of_that_size(folder: Path, tmp_path: Path) -> None:
+    simgan("data", "import", folder, tmp_path / "store", "--size", "48x72")
+    simgan("gaze", "train", tmp_path / "store", tmp_path / "g.safetensors", "--profile", "smoke", "--steps", 2)
+    simgan("gaze", "predict", tmp_path / "g.safetensors", folder, tmp_path / "p.npz")
+    assert np.load(tmp_path / "p.npz")["predicted"].shape == (12, 2)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("simgan_core.gaze_estimator.train_gaze_cnn", None)
+    with pytest.raises(FileExistsError, match="file"):
+        simgan("gaze", "train", folder, tmp_path / "file" / "g.safetensors", "--profile", "smoke")
+
+
+def test_a_seed_that_no_generator_takes_is_refused(folder: Path, tmp_path: Path) -> None:
+    for seed in (-1, 10**20):
+        done = RUNNER.invoke(app, ["gaze", "train", str(folder), str(tmp_path / "g.safetensors"), "--seed", str(seed)])
+        assert done.exit_code == 2 and "--seed" in done.output

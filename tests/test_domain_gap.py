@@ -61,3 +61,12 @@ def test_labels_of_real_images_are_not_read_and_bad_stores_are_named(renders: St
     assert tables[0].equals(tables[1])
     with pytest.raises(DataError, match="no angles and no landmarks"):
         compare_domains(without, without, steps=5, progress=False)
+
+
+def test_too_few_images_are_refused_before_anything_is_trained(renders: Store, tmp_path: Path) -> None:
+    one = store(tmp_path / "one", renders.images(slice(0, 1)))
+    with pytest.raises(DataError, match="one: found 1 images; expected at least 8"):
+        compare_domains(renders, one, progress=False)
+    few = store(tmp_path / "few", renders.images(slice(0, 9)), renders.pitch_yaw()[:9])
+    with pytest.raises(DataError, match="few: found 9 images; expected at least 64"):
+        compare_domains(few, renders, progress=False)

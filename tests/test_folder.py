@@ -61,9 +61,22 @@ def test_labels_csv_becomes_annotations(tmp_path: Path) -> None:
     assert store.pitch_yaw()[:, 0] == pytest.approx([0, 0.1, 0.2])
 
 
-def test_blanks_after_the_commas_of_labels_csv_are_no_part_of_a_name(tmp_path: Path) -> None:
+def test_only_the_columns_that_are_asked_for_are_looked_at(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "images", 2)
+    (folder / "labels.csv").write_text(",file,pitch,yaw,subject\n0,0.png,0.1,0.2,p01\n1,1.png,0.3,0.4,p02\n")
+    with pytest.raises(DataError, match=r"subject = 'p01' of 0.png; expected a finite number"):
+        prepare_folder(folder, tmp_path / "all", progress=False)
+    gaze = prepare_folder(folder, tmp_path / "gaze", labels=("pitch", "yaw"), progress=False)
+    assert set(gaze.columns) == {"file", "pitch", "yaw"}
+    (folder / "labels.csv").write_text("nothing of use")
+    assert prepare_folder(folder, tmp_path / "none", labels=(), progress=False).columns == ["file"]
+
+
+def test_blanks_and_a_byte_order_mark_in_labels_csv_are_no_part_of_a_name(tmp_path: Path) -> None:
     _folder(tmp_path / "images", count=2)
-    (tmp_path / "images" / "labels.csv").write_text("file, pitch, yaw\n0.png, 0.1, -0.2\n1.png, 0.3, 0.4\n")
+    (tmp_path / "images" / "labels.csv").write_text(
+        "\ufefffile , pitch, yaw\r\n0.png , 0.1, -0.2\r\n1.png,0.3 ,0.4\r\n"
+    )
     store = prepare_folder(tmp_path / "images", tmp_path / "store", progress=False)
     np.testing.assert_allclose(store.pitch_yaw(), [[0.1, -0.2], [0.3, 0.4]], rtol=1e-6)
 
@@ -72,11 +85,14 @@ def test_blanks_after_the_commas_of_labels_csv_are_no_part_of_a_name(tmp_path: P
     ("labels", "message"),
     [
         ("file,pitch\n0.png,1\n", r"labels.csv: found no row for 2 of 3 images, the first 1.png"),
-        ("file,pitch\n0.png,1\n1.png,\n2.png,3\n", "no finite number"),
-        ("file,pitch\n0.png,1\n1.png,a\n2.png,3\n", "no finite number"),
+        ("file,pitch\n0.png,1\n1.png,\n2.png,3\n", "pitch = '' of 1.png; expected a finite number"),
+        ("file,pitch\n0.png,1\n1.png,a\n2.png,3\n", "pitch = 'a' of 1.png"),
         ("name,pitch\n0.png,1\n", "column 'file'"),
         ("file,pitch\n0.png,1\n0.png,1\n1.png,1\n2.png,1\n", "several rows"),
-        ("", "no table"),
+        ("", r"columns \[\]"),
+        ("file,pitch\n0.png,1,\n", r"labels.csv: found 3 values in row 1 \(0.png, 1, \); expected 2"),
+        ("file,yaw,yaw\n0.png,1,2\n", "distinct names"),
+        ("file,pitch\n0.png,10\n1.png,-20\n2.png,3\n", "labels.csv: found pitch of up to 20; expected radians"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, labels: str, message: str) -> None:

@@ -194,3 +194,14 @@ def test_shift_moves_by_pixels() -> None:
     columns = torch.arange(55.0)
     where = (moved.sum(dim=(1, 2)) * columns).sum(dim=1) / moved.sum(dim=(1, 2, 3))
     assert (where - 27).abs().max() <= 2.01 and where.std() > 0.5
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 36, 60), (2, 1, 35, 56), (2, 3, 35, 55)])
+def test_images_of_another_kind_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"found; \(1, 35, 55\) expected"):
+        predict(gaze_estimator.GazeCNN(width=0.1), np.zeros(shape, np.uint8))
+
+
+def test_a_folder_is_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is a folder; expected the file with the weights of a gaze CNN"):
+        load_gaze_cnn(str(tmp_path))

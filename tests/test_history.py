@@ -210,3 +210,13 @@ def test_errors() -> None:
         HistoryBuffer(5, seed=0).load_state_dict(HistoryBuffer(4, seed=0).state_dict())
     with pytest.raises(ValueError, match="expected 8 or more"):
         HistoryBuffer(5, seed=0).mix(numbered(0, 3), 8)
+
+
+def test_nonsense_is_refused() -> None:
+    history = HistoryBuffer(6, seed=0)
+    history.replace(torch.zeros(6, 1, 35, 55))
+    with pytest.raises(ValueError, match="-1 images asked for"):
+        history.sample(-1)
+    with pytest.raises(ValueError, match=r"\(1, 1, 55\) for a history of \(1, 35, 55\)"):
+        history.replace(torch.ones(2, 1, 1, 55))
+    assert not history.images.any()

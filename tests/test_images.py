@@ -65,7 +65,7 @@ def test_grey_has_the_luma_of_opencv() -> None:
 def test_errors_say_what_is_expected() -> None:
     with pytest.raises(ValueError, match=r"\(35, 55\) found; \[B, 1 or 3, H, W\] expected"):
         to_float(torch.zeros(35, 55, dtype=torch.uint8))
-    with pytest.raises(TypeError, match="uint8 expected"):
+    with pytest.raises(TypeError, match="uint8, 0 to 255, expected"):
         to_float(torch.zeros(1, 1, 2, 2))
     with pytest.raises(TypeError, match="to_float first"):
         to_uint8(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))

@@ -106,3 +106,12 @@ def test_learned_psi_keeps_lambdas_scale_and_lets_gradients_through() -> None:
     assert loss.item() == pytest.approx(25 * 0.1, rel=1e-5)  # as identity, though there are ten maps
     loss.backward()
     assert (refined.grad > 0).all()
+
+
+def test_shapes_that_would_give_a_silent_zero_or_broadcast_are_refused() -> None:
+    one_logit = torch.randn(2, 1, 9, 14)
+    for loss in (losses.refiner_adversarial, lambda logits: losses.discriminator_loss(logits, logits)):
+        with pytest.raises(ValueError, match=r"\(2, 1, 9, 14\) found; \[B, 2, h, w\] expected"):
+            loss(one_logit)
+    with pytest.raises(ValueError, match="equal shapes expected"):
+        losses.self_regularisation(torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4), losses.identity)

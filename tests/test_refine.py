@@ -15,6 +15,7 @@ from simgan_core import refine
 from simgan_core.checkpoints import load_refiner, save_refiner
 from simgan_core.config import RefinerConfig, with_channels, with_overrides
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.open_images import open_images
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.models import Refiner
 from simgan_core.profiles import cpu
@@ -79,6 +80,10 @@ def test_store_errors(refiner: Refiner, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found 3 channel"):
         refine_store(refiner, store, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+    with StoreWriter(tmp_path / "large", size=(64, 96), channels=1, provenance={}) as writer:
+        writer.append(np.zeros((2, 1, 64, 96), np.uint8))
+    with pytest.raises(ValueError, match="large: found 64 x 96 pixels"):
+        refine_store(refiner, Store.open(tmp_path / "large"), tmp_path / "out", progress=False)
     with pytest.raises(FileExistsError):
         refine_store(refiner, toy_store(tmp_path / "g", 4, 0), tmp_path / "s", progress=False)
 
@@ -140,11 +145,11 @@ def test_folder_errors_leave_nothing(refiner: Refiner, tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in")
     whole = (source / "1.png").read_bytes()
     (source / "1.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"1.png: found an unreadable image"):
+    with pytest.raises(DataError, match=r"1.png: found \d+ bytes that are not a whole image"):
         refine_folder(refiner, source, tmp_path / "out")
     (source / "1.png").write_bytes(whole)
-    Image.fromarray(np.zeros((35, 55), np.uint16)).save(source / "deep.png")
-    with pytest.raises(DataError, match=r"deep.png: found mode I;16"):
+    Image.fromarray(np.full((35, 55), 3776, np.uint16)).save(source / "deep.png")
+    with pytest.raises(DataError, match=r"deep.png: found uint16 levels, 3776 to 3776; expected 8 bits"):
         refine_folder(refiner, source, tmp_path / "out")
     (source / "deep.png").unlink()
     with pytest.raises(DataError, match="no image files"):
@@ -157,6 +162,43 @@ def test_folder_errors_leave_nothing(refiner: Refiner, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "in"]
     with pytest.raises(FileExistsError, match="not empty"):
         refine_folder(refiner, source, folder_of(tmp_path / "there"))
+
+
+def test_a_folder_is_read_as_for_training(refiner: Refiner, tmp_path: Path) -> None:
+    """Upright by EXIF; what macOS leaves beside a picture is none; bytes after a JPEG's end do no harm."""
+    source, images = tmp_path / "in", toy_eyes(2, seed=2)[0][:, 0]
+    source.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 3  # by half a turn
+    Image.fromarray(images[0]).save(source / "0.jpg", quality=95, exif=turned)
+    Image.fromarray(images[1]).save(source / "1.jpg", quality=95)
+    with (source / "1.jpg").open("ab") as file:
+        file.write(b"motion" * 100)
+    (source / "._1.jpg").write_bytes(b"resource fork")
+    store = open_images(source, cache=tmp_path / "cache")
+    assert len(store) == 2 and np.abs(store.images()[0, 0, ::-1, ::-1].astype(int) - images[0]).mean() < 5
+    out = refine_folder(refiner, source, tmp_path / "out", progress=False)
+    expected = refine_images(refiner, store.images())[:, 0]
+    for number in range(2):
+        with Image.open(out / f"{number}.jpg") as picture:
+            assert 0x0112 not in picture.getexif()
+            assert np.abs(np.array(picture).astype(int) - expected[number]).mean() < 3
+    assert (out / "._1.jpg").read_bytes() == b"resource fork"
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 1, 70, 110), np.uint8), "found 70 x 110 pixels; the refiner was trained on 35 x 55"),
+        (np.zeros((2, 3, 35, 55), np.uint8), "found 3 channel"),
+        (np.zeros((2, 35, 55), np.uint8), r"shape \(1, 35, 55\) found; .* add the missing axes"),
+        (np.zeros((2, 1, 35, 55)), "float64 found; uint8, 0 to 255, expected"),
+    ],
+    ids=["size", "colour", "axes", "float"],
+)
+def test_what_r_was_not_trained_on_is_refused(refiner: Refiner, images: np.ndarray, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        refine_images(refiner, images)
 
 
 def test_a_failure_half_way_leaves_nothing(refiner: Refiner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

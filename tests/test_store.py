@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from simgan_core.datasets.errors import DataError
-from simgan_core.datasets.store import Batches, Store, StoreWriter
+from simgan_core.datasets.store import Batches, Store, StoreWriter, open_images
 from simgan_core.images import to_uint8
 
 ROWS = 23
@@ -183,6 +185,16 @@ def test_checksum_follows_the_content(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "a").checksum == Store.open(tmp_path / "b").checksum
     _write(tmp_path / "b", shard_rows=5, overwrite=True)
     assert Store.open(tmp_path / "a").checksum != Store.open(tmp_path / "b").checksum
+
+
+def test_a_copied_folder_of_images_is_no_other_data(tmp_path: Path) -> None:
+    """A run resumes on another disk, where files have other dates."""
+    for place, date in (("here", 1_700_000_000), ("there", 1_750_000_000)):
+        (tmp_path / place).mkdir()
+        cv2.imwrite(str(tmp_path / place / "a.png"), np.full((35, 55), 90, np.uint8))
+        os.utime(tmp_path / place / "a.png", (date, date))
+    here, there = (open_images(tmp_path / place, cache=tmp_path / "cache") for place in ("here", "there"))
+    assert here.provenance != there.provenance and here.checksum == there.checksum
 
 
 def test_a_mask_takes_its_images_and_nonsense_is_refused(tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_an_export_gives_the_same_analysis_as_its_database(tmp_path: Path) -> No
         del result["origin"]
     assert results[0] == results[1] == results[2]
     about = json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"simgan_study"])
-    assert about == json.loads((tmp_path / "s.json").read_text())
+    assert about == json.loads((tmp_path / "s.study.json").read_text())
     assert about["settings"]["real"] == SMALL.real and about["software"].startswith("simgan-core ")
 
 

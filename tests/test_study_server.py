@@ -16,7 +16,7 @@ from test_study_gate import comm, raw
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
 from simgan_core.study.load_client import KERNEL_ID, MODEL_ID, Server, custom, frame, get_page
-from simgan_core.study.server import PING_MS, Place
+from simgan_core.study.server import PING_MS, Place, StudyServer
 from simgan_core.study.storage import StudyStore
 
 HELLO = {"type": "hello", "session": None,
@@ -344,3 +344,10 @@ def test_other_sites_can_not_connect(place: tuple[StudyStore, Server]) -> None:
             asyncio.run(connect(origin, url))
     with pytest.raises(websockets.InvalidStatus, match="40[34]"):
         asyncio.run(connect(server.address, url.replace(kernel[1], "00000000-0000-0000-0000-000000000000")))
+
+
+def test_a_port_that_is_taken_is_named(place: tuple[StudyStore, Server], tmp_path: Path) -> None:
+    study, server = place
+    second = StudyServer(study, str(tmp_path / "s.db"), Place("127.0.0.1", server.port, "/", 1))
+    with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1:{server.port} .* name another --port"):
+        second.listen()

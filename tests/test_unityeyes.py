@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.open_images import is_unityeyes
 from simgan_core.datasets.store import open_images
 from simgan_core.datasets.unityeyes import FRAME_WIDTH_MM, find_images, prepare_unityeyes, read_label
 from simgan_core.gaze import gaze_vector
@@ -152,3 +153,11 @@ def test_lonely_images_and_labels_are_named(tmp_path: Path) -> None:
     (folder / "imgs" / "3.jpg").unlink()
     with pytest.raises(DataError, match=r"3\.json: found no image beside it"):
         prepare_unityeyes(folder, tmp_path / "s", progress=False)
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".PNG"])
+def test_a_folder_is_known_by_its_labels_whatever_its_images_end_in(tmp_path: Path, suffix: str) -> None:
+    folder = _folder(tmp_path / "eyes")
+    for path in sorted(folder.rglob("*.jpg")):
+        path.rename(path.with_suffix(suffix))
+    assert is_unityeyes(folder) and not is_unityeyes(tmp_path)

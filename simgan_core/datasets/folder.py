@@ -7,7 +7,9 @@ gaze as `pitch` and `yaw` in radians) becomes annotations. `equalise` treats the
 
 from __future__ import annotations
 
+import csv
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from torch import Tensor
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import image_files, in_parallel, listing_sha256, read_image
 from simgan_core.datasets.store import Store
-from simgan_core.datasets.writer import StoreWriter
+from simgan_core.datasets.writer import StoreWriter, check_radians
 from simgan_core.images import equalise as equalise_images
 from simgan_core.images import resize
 
@@ -35,23 +37,25 @@ def prepare_folder(
     colour: bool = False,
     rule: Rule = "crop",
     equalise: bool = False,
+    labels: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Store:
     """Make a store of the images in `folder`; column `file` holds their names, further ones come from `labels.csv`.
 
-    Raises DataError that names the file if there is no image, one cannot be decoded, or a label is missing or NaN; then
-    nothing is written.
+    `labels` names the columns that are taken where there are such, () none; default: all. The others are not looked at.
+    Raises DataError that names the file if there is no image, one cannot be decoded, or a label is missing, NaN or no
+    angle; then nothing is written.
     """
     folder = Path(folder)
     files = image_files(folder)
-    labels = _labels(folder / LABELS, files)
+    columns = _labels(folder / LABELS, files, labels)
     read = functools.partial(_read, size=size, colour=colour, rule=rule)
     with StoreWriter(
         out,
         size=size,
         channels=3 if colour else 1,
-        provenance=folder_provenance(folder, size=size, colour=colour, rule=rule, equalise=equalise),
+        provenance=folder_provenance(folder, size=size, colour=colour, rule=rule, equalise=equalise, labels=labels),
         overwrite=overwrite,
     ) as writer:
         start = 0
@@ -60,7 +64,7 @@ def prepare_folder(
             part = slice(start, start + len(batch))
             start += len(batch)
             annotations: dict[str, Any] = {"file": [path.name for path in files[part]]}
-            annotations |= {name: values[part] for name, values in labels.items()}
+            annotations |= {name: values[part] for name, values in columns.items()}
             writer.append(equalise_images(batch) if equalise else batch, annotations)
     return Store.open(out)
 
@@ -68,7 +72,7 @@ def prepare_folder(
 def folder_provenance(folder: Path, **options: object) -> dict[str, object]:
     """What the store was made from: compared before a store is reused."""
     files = image_files(folder)
-    labels = [folder / LABELS] if (folder / LABELS).is_file() else []
+    labels = [folder / LABELS] if (folder / LABELS).is_file() and options.get("labels") != () else []
     return {"adapter": "folder", "images": len(files), "files": listing_sha256(files + labels), **_plain(options)}
 
 
@@ -90,30 +94,52 @@ def centre_window(images: Tensor, size: tuple[int, int]) -> Tensor:
     return images[..., top : top + rows, left : left + columns]
 
 
-def _labels(path: Path, files: list[Path]) -> dict[str, Any]:
-    """Columns of labels.csv in the order of `files`; empty where there is no such file."""
-    if not path.is_file():
+def _labels(path: Path, files: list[Path], wanted: Sequence[str] | None) -> dict[str, Any]:
+    """Columns of labels.csv in the order of `files`, `wanted` ones alone if named; empty without such a file."""
+    if not path.is_file() or wanted == ():
         return {}
-    remedy = "give every image one row: its name in the column 'file', numbers in the others"
-    try:
-        # 'file, pitch, yaw' with blanks is what people type; the name column may have them on either side
-        table = pd.read_csv(path, skipinitialspace=True, converters={"file": str.strip}).rename(columns=str.strip)
-    except (ValueError, OSError) as error:
-        raise DataError(path, found=f"no table ({error})", expected="comma separated values", remedy=remedy) from error
-    if "file" not in table or table["file"].duplicated().any():
-        found = f"columns {list(table.columns)}" if "file" not in table else "an image with several rows"
-        raise DataError(path, found=found, expected="one row per image and a column 'file'", remedy=remedy)
+    table = _table(path)
+    twice = table["file"][table["file"].duplicated()]
+    if len(twice):
+        raise _wrong(path, f"several rows of {twice.iloc[0]}", "one row per image")
     table = table.set_index("file")
     missing = [file.name for file in files if file.name not in table.index]
     if missing:
-        found = f"no row for {len(missing)} of {len(files)} images, the first {missing[0]}"
-        raise DataError(path, found=found, expected="a label for every image", remedy=remedy)
+        raise _wrong(path, f"no row for {len(missing)} of {len(files)} images, the first {missing[0]}", "a label each")
     table = table.loc[[file.name for file in files]]
-    for name in table.columns:
-        values = table[name]
-        finite = pd.api.types.is_numeric_dtype(values) and np.isfinite(values.to_numpy(np.float64)).all()
-        if not finite:
-            raise DataError(
-                path, found=f"a value of {name!r} that is no finite number", expected="numbers", remedy=remedy
+    taken = [name for name in table.columns if wanted is None or name in wanted]
+    for name in taken:
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            found = f"{name} = {table[name].iloc[row]!r} of {table.index[row]}"
+            raise _wrong(path, found, "a finite number", "correct it, or leave out that image or that column")
+        check_radians(path, name, values)
+    return {name: pd.to_numeric(table[name]).to_numpy() for name in taken}
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """The rows of labels.csv as text, without columns that have no name, such as an index that pandas wrote.
+
+    Blanks around names and values are no part of them.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = [name.strip() for name in next(csv.reader(file), [])]
+            named = [name for name in names if name]
+            if "file" not in named or len(set(named)) < len(named):
+                raise _wrong(path, f"columns {names}", "distinct names, 'file' among them")
+            rows = [[value.strip() for value in row] for row in csv.reader(file) if any(map(str.strip, row))]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _wrong(path, f"no table ({error})", "comma separated values in UTF-8") from error
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise _wrong(
+                path, f"{len(row)} values in row {number} ({', '.join(row)})", f"{len(names)}, as named on top"
             )
-    return {str(name): table[name].to_numpy() for name in table.columns}
+    return pd.DataFrame(rows, columns=names, dtype=str)[named]
+
+
+def _wrong(path: Path, found: str, expected: str, remedy: str = "") -> DataError:
+    usual = "give every image one row: its name in the column 'file', numbers in the others"
+    return DataError(path, found=found, expected=expected, remedy=remedy or usual)

@@ -8,12 +8,14 @@ import hashlib
 import itertools
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.folder import folder_provenance, prepare_folder
 from simgan_core.datasets.store import Store
+from simgan_core.datasets.unityeyes import SUFFIXES as UNITYEYES_SUFFIXES
 from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
 from simgan_core.datasets.writer import MANIFEST
 from simgan_core.locks import alone
@@ -23,10 +25,15 @@ LOOKED_INTO = 8  # label files, to tell whose they are; one of them may be broke
 
 
 def open_images(
-    path: Path | str, size: tuple[int, int] = (35, 55), colour: bool = False, cache: Path | None = None
+    path: Path | str,
+    size: tuple[int, int] = (35, 55),
+    colour: bool = False,
+    cache: Path | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Store:
     """A store, or a folder prepared into one of that size.
 
+    `labels` names the columns of a folder's `labels.csv` that matter, () none of them; by default all must be sound.
     UnityEyes' folders (its JSON beside each image) are cropped and equalised, other folders are cropped to the aspect
     ratio and resized. Their store is kept in `cache` (default: a folder of this user's temporary files) and reused
     while the files and the code that reads them are unchanged; a damaged one is made again. Processes that want the
@@ -44,6 +51,7 @@ def open_images(
     if rendered:
         provenance = unityeyes_provenance(path, **options, crop_px=None, equalise=True)
     else:
+        options["labels"] = labels
         provenance = folder_provenance(path, **options, rule="crop", equalise=False)
     code = code_fingerprint(PACKAGE / "datasets" / ("unityeyes.py" if rendered else "folder.py"))
     key = hashlib.sha256(json.dumps([str(path.resolve()), code, provenance], sort_keys=True).encode()).hexdigest()
@@ -63,11 +71,8 @@ def is_unityeyes(folder: Path) -> bool:
     The first few are looked into, as a user's own labels may be JSON files too; those are left alone.
     """
     place = folder / "imgs" if (folder / "imgs").is_dir() else folder
-    labels = (
-        path
-        for path in sorted(place.glob("*.json"))
-        if any(path.with_suffix(suffix).is_file() for suffix in (".jpg", ".png"))
-    )
+    images = {path.stem for path in place.glob("*") if path.suffix.lower() in UNITYEYES_SUFFIXES}
+    labels = (path for path in sorted(place.glob("*.json")) if path.stem in images)
     return any(b'"eye_details"' in path.read_bytes() for path in itertools.islice(labels, LOOKED_INTO))
 
 
@@ -85,6 +90,6 @@ def _checked(store: Store, size: tuple[int, int], colour: bool) -> Store:
             store.path,
             found=f"images of {store.size[0]} x {store.size[1]} with {store.channels} channel(s)",
             expected=f"{size[0]} x {size[1]} with {channels}",
-            remedy="prepare the store again with that size, or change the configuration's size and channels",
+            remedy="prepare the store again so, or say --colour, or a size where the command has one (data.size)",
         )
     return store

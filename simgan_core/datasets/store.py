@@ -90,8 +90,11 @@ class Store:
 
     @property
     def checksum(self) -> str:
-        """sha256 over the checksums of images, annotations and provenance: equal for equal stores."""
-        digests = [entry["sha256"] for entry in _entries(self._manifest)] + [self._manifest["provenance_sha256"]]
+        """sha256 over the checksums of images and annotations: equal for equal ones.
+
+        Where they came from does not count: a provenance holds dates of files, and a copied folder is no other data.
+        """
+        digests = [entry["sha256"] for entry in _entries(self._manifest)]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -34,6 +34,7 @@ from simgan_core.images import equalise as equalise_images
 from simgan_core.images import resize
 from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 
+SUFFIXES = (".jpg", ".jpeg", ".png")
 FRAME = (36, 60)  # MPIIGaze's frames, (height, width)
 FRAME_WIDTH_MM = MPIIGAZE_RANGES.field_width_normal_mm[0]
 IRIS_DIAMETER_MM = 11.2  # of UnityEyes' eyeball, at iris_size 1
@@ -62,7 +63,7 @@ def find_images(folder: Path | str) -> list[Path]:
     expected, remedy = "pairs N.jpg and N.json", "name the folder that UnityEyes wrote, or copy the missing files"
     if not place.is_dir():
         raise DataError(folder, found="no such folder", expected=expected, remedy=remedy)
-    images = {path.stem: path for path in place.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+    images = {path.stem: path for path in place.iterdir() if path.suffix.lower() in SUFFIXES}
     labels = {path.stem: path for path in place.glob("*.json")}
     if not images:
         raise DataError(place, found=f"no images and {len(labels)} JSON files", expected=expected, remedy=remedy)

@@ -37,7 +37,7 @@ def sha256(path: Path) -> str:
 LARGEST_RAD = {"pitch": np.pi / 2, "yaw": np.pi}
 
 
-def _check_radians(path: Path, name: str, values: NDArray[Any]) -> None:
+def check_radians(path: Path, name: str, values: NDArray[Any]) -> None:
     """Raise DataError where an angle is beyond what there is in radians: degrees, most likely."""
     if name in LARGEST_RAD and len(values) and np.abs(values).max() > LARGEST_RAD[name] + 1e-6:
         raise DataError(
@@ -143,7 +143,7 @@ class StoreWriter:
                     expected="radians",
                     remedy="correct the label or leave the image out",
                 )
-            _check_radians(self.path, name, values)
+            check_radians(self.path, name, values)
             arrays.append(_column(values))
         table = pa.table(dict(zip(self._columns, arrays, strict=True)))
         if self._schema is None:

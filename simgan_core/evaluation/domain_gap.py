@@ -36,6 +36,8 @@ from simgan_core.models import to_channels_last
 Floats = NDArray[np.float64]
 
 HELD_OUT = 0.15
+MIN_RENDERS, MIN_REAL = 64, 8
+"""Fewer renders leave hardly any held out, fewer real images no two halves with a spread of their own."""
 """Share of the renders that the network does not train on."""
 BATCH = 64
 ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
@@ -121,6 +123,10 @@ def ask(
         found = f"images {real.channels} x {real.size}"
         expected = f"{synthetic.channels} x {synthetic.size} as in {synthetic.path}"
         raise DataError(real.path, found=found, expected=expected, remedy="prepare both with the same size")
+    for store, least in ((synthetic, MIN_RENDERS), (real, MIN_REAL)):
+        if len(store) < least:
+            found, remedy = f"{len(store)} images", "render or take more; some hundreds of each tell something"
+            raise DataError(store.path, found=found, expected=f"at least {least}", remedy=remedy)
     rng = np.random.default_rng(seed)
     rows, real_rows = _some(synthetic, limit, rng), _some(real, limit, rng)
     images, targets = synthetic.images(rows), _targets(synthetic).iloc[rows]

@@ -49,6 +49,8 @@ def description(study: StudyStore) -> dict[str, Any]:
 def export(study: StudyStore, out: Path) -> list[Path]:
     """Write the trials to `out` (.csv or .parquet); returns the files. Existing ones are replaced whole.
 
+    Beside NAME.csv lies NAME.study.json, what the study is; a NAME.json may be somebody's settings and is left alone.
+
     Raises:
         DataError: another suffix.
 
@@ -59,7 +61,7 @@ def export(study: StudyStore, out: Path) -> list[Path]:
     if out.suffix.lower() == ".csv":
         spreadsheet_safe(table).to_csv(partial, index=False, lineterminator="\n")
         partial.replace(out)
-        return [out, write_json(out.with_suffix(".json"), description(study))]
+        return [out, write_json(out.with_suffix(".study.json"), description(study))]
     if out.suffix.lower() == ".parquet":
         _write_parquet(table, partial, description(study))
         return [partial.replace(out)]

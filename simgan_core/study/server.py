@@ -136,7 +136,14 @@ class StudyServer(Voila):  # type: ignore[misc]  # Voilà has no types
 
     def listen(self) -> None:
         """Bind to exactly the port that was asked for (links name it), and run."""
-        sockets = tornado.netutil.bind_sockets(self.place.port, self.place.host)
+        try:
+            sockets = tornado.netutil.bind_sockets(self.place.port, self.place.host)
+        except OSError as error:
+            where = f"{self.place.host}:{self.place.port}"
+            raise ValueError(
+                f"cannot listen on {where} ({error.strerror}); end what listens there, or name another "
+                "--port or --host."
+            ) from error
         self.port = sockets[0].getsockname()[1]
         server = tornado.httpserver.HTTPServer(self.app, max_body_size=BODY_LIMIT, max_buffer_size=4 * BODY_LIMIT)
         server.add_sockets(sockets)
