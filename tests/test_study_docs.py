@@ -86,7 +86,11 @@ def test_the_pages_commands_run_in_its_order_and_print_what_it_shows(lab: Path) 
     with open_study("first.db") as first, open_study("second.db") as second:
         real = [{row["file"] for row in study.rows() if row["truth"] == "real"} for study in (first, second)]
         assert real[0] == real[1], "with one seed both show the same real images"
-    assert (lab / "answers.csv").is_file() and (lab / "answers.json").is_file() and (lab / "answers.parquet").is_file()
+    assert (
+        (lab / "answers.csv").is_file()
+        and (lab / "answers.study.json").is_file()
+        and (lab / "answers.parquet").is_file()
+    )
 
 
 @pytest.mark.parametrize("page", ["study.md", "study_serving.md", "../README.md"])

@@ -346,6 +346,7 @@ def test_other_sites_can_not_connect(place: tuple[StudyStore, Server]) -> None:
         asyncio.run(connect(server.address, url.replace(kernel[1], "00000000-0000-0000-0000-000000000000")))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tornado leaves its socket open
 def test_a_port_that_is_taken_is_named(place: tuple[StudyStore, Server], tmp_path: Path) -> None:
     study, server = place
     second = StudyServer(study, str(tmp_path / "s.db"), Place("127.0.0.1", server.port, "/", 1))
