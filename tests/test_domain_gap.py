@@ -68,5 +68,5 @@ def test_too_few_images_are_refused_before_anything_is_trained(renders: Store, t
     with pytest.raises(DataError, match="one: found 1 images; expected at least 8"):
         compare_domains(renders, one, progress=False)
     few = store(tmp_path / "few", renders.images(slice(0, 9)), renders.pitch_yaw()[:9])
-    with pytest.raises(DataError, match="few: found 9 images; expected at least 64"):
+    with pytest.raises(DataError, match="few: found 9 images; expected at least 32"):
         compare_domains(few, renders, progress=False)

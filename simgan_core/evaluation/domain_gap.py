@@ -36,7 +36,7 @@ from simgan_core.models import to_channels_last
 Floats = NDArray[np.float64]
 
 HELD_OUT = 0.15
-MIN_RENDERS, MIN_REAL = 64, 8
+MIN_RENDERS, MIN_REAL = 32, 8
 """Fewer renders leave hardly any held out, fewer real images no two halves with a spread of their own."""
 """Share of the renders that the network does not train on."""
 BATCH = 64
