@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,10 @@ from simgan_core.cli_data import data_app, simulate_app
 from simgan_core.cli_gaze import gaze_app
 from simgan_core.cli_options import LARGEST_SEED
 from simgan_core.cli_study import study_app
+
+if TYPE_CHECKING:
+    from simgan_core.config import Config
+    from simgan_core.datasets.store import Store
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -66,15 +70,12 @@ def train(
 ) -> None:
     """Train a refiner by Algorithm 1. Images of another size than the profile's are resized (bilinear)."""
     from simgan_core import config as configuration
-    from simgan_core.datasets.open_images import open_images
     from simgan_core.profiles import profile as chosen_profile
     from simgan_core.training import train as run_training
 
     chosen = configuration.with_channels(chosen_profile(profile), 3) if colour else chosen_profile(profile)
     chosen = configuration.with_overrides(chosen, _settings(overrides))  # last: a psi that was named stays
-    stores = [
-        open_images(path, chosen.data.size, colour=chosen.data.channels == 3, labels=()) for path in (synthetic, real)
-    ]
+    stores = _unlabelled(synthetic, real, chosen)
     run = run_training(stores[0], stores[1], out, chosen, seed=seed, resume=resume, device=device)
     typer.echo(f"refiner: {run}\nnext: simgan refine {run} IN OUT")
 
@@ -100,7 +101,6 @@ def select(
     """Choose lambda and the stopping step without labels (docs/selection.md) and export that refiner, if one passes."""
     from simgan_core import config as configuration
     from simgan_core import select_refiner
-    from simgan_core.datasets.open_images import open_images
     from simgan_core.profiles import profile as chosen_profile
 
     settings = _settings(overrides)
@@ -109,12 +109,18 @@ def select(
     chosen = configuration.with_overrides(chosen_profile(profile), settings)
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
-    stores = [
-        open_images(path, chosen.data.size, colour=chosen.data.channels == 3, labels=()) for path in (synthetic, real)
-    ]
+    stores = _unlabelled(synthetic, real, chosen)
     planned = select_refiner.plan(stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed)
     outcome = select_refiner.select_refiner(planned, workers=workers)
     typer.echo(json.dumps(outcome.report, allow_nan=False) if as_json else select_refiner.summary(outcome, out))
+
+
+def _unlabelled(synthetic: Path, real: Path, config: Config) -> tuple[Store, Store]:
+    """What Algorithm 1 sees: both kinds of images, whatever labels lie beside them."""
+    from simgan_core.datasets.open_images import open_images
+
+    kind: dict[str, Any] = {"size": config.data.size, "colour": config.data.channels == 3, "labels": ()}
+    return open_images(synthetic, **kind), open_images(real, **kind)
 
 
 def _settings(texts: list[str]) -> dict[str, object]:

@@ -210,9 +210,9 @@ def chroma(images: Images) -> Floats:
     return np.stack([red - green, blue - green], axis=1)
 
 
-def colour_table(result: ColourResult, titles: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
-    """One row per variant: colour gap closed, brightness, pupil shift; the last one's shift also as text."""
-    before, rows, text = result.renders()[:CHROMA_LIMIT], [], ""
+def colour_table(result: ColourResult, titles: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """One row per variant: colour gap closed, brightness, pupil shift; each one's shift also as text, by name."""
+    before, rows, shifts = result.renders()[:CHROMA_LIMIT], [], {}
     for name, refined in result.refined.items():
         closed = two_level_bootstrap(result.closed_percent(name))
         brightness = float(
@@ -220,12 +220,12 @@ def colour_table(result: ColourResult, titles: Mapping[str, str]) -> tuple[pd.Da
         )
         shift = shift_of(before, [images[: len(before)] for images in refined])
         moved, deviation = (None, None) if shift is None else (shift.mean_px.value, shift.sd_px)
-        text = "no iris found" if shift is None else f"{moved:.2f} ± {deviation:.2f} px"
+        shifts[name] = "no iris found" if shift is None else f"{moved:.2f} ± {deviation:.2f} px"
         means = (result.mean_closed_percent(name), result.spread(name))
         rows.append((titles[name], closed.value, closed.low, closed.high, *means, brightness, moved, deviation))
     names = ["refiner", "colour gap closed (%)", "low", "high", "of the mean colour (%)", "spread / target's"]
     names += ["brightness changed by", "pupil shift (px)", "± sd"]
-    return pd.DataFrame(rows, columns=names), text
+    return pd.DataFrame(rows, columns=names), shifts
 
 
 def _brightness(images: Images) -> Floats:

@@ -135,8 +135,9 @@ def test_colours_that_arrive_as_a_whole_may_still_differ_in_spread(tmp_path: Pat
     assert [result.mean_closed_percent(name) for name in refined] == pytest.approx([100, 100, 0], abs=1e-6)
     assert [result.spread(name) for name in refined] == pytest.approx([0, 1, 1], abs=1e-6)
     assert result.closed_percent("all alike").mean() < result.closed_percent("as the target").mean()
-    table, _ = colour_eyes.colour_table(result, {name: name for name in refined})
+    table, shifts = colour_eyes.colour_table(result, {name: name for name in refined})
     assert list(table["of the mean colour (%)"]) == pytest.approx([100, 100, 0], abs=1e-6)
+    assert shifts == dict.fromkeys(refined, "no iris found"), "by name, whatever comes last"
 
 
 def test_the_colour_gain_is_what_the_mean_of_channels_closes_beyond_the_identity(tmp_path: Path) -> None:

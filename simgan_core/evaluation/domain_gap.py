@@ -36,9 +36,9 @@ from simgan_core.models import to_channels_last
 Floats = NDArray[np.float64]
 
 HELD_OUT = 0.15
+"""Share of the renders that the network does not train on."""
 MIN_RENDERS, MIN_REAL = 32, 8
 """Fewer renders leave hardly any held out, fewer real images no two halves with a spread of their own."""
-"""Share of the renders that the network does not train on."""
 BATCH = 64
 ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
 LIDS = {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15}  # of 20 points along the margins
