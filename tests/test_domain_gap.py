@@ -55,7 +55,7 @@ def test_pixel_distance_is_in_grey_levels() -> None:
 
 
 def test_labels_of_real_images_are_not_read_and_bad_stores_are_named(renders: Store, tmp_path: Path) -> None:
-    images, labels = toy_eyes(70, seed=4)
+    images, labels = toy_eyes(60, seed=4)
     with_labels, without = store(tmp_path / "a", images, np.full_like(labels, 0.3)), store(tmp_path / "b", images)
     tables = [compare_domains(renders, real, steps=5, progress=False).table for real in (with_labels, without)]
     assert tables[0].equals(tables[1])
