@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def test_a_rate_counts_processor_time() -> None:
     def work() -> None:
         sum(range(200_000))
 
-    one, two = (rate(work, images, 0.1, torch.device("cpu")) for images in (10, 20))
-    assert 1.2 < two / one < 3.3
+    cpu = torch.device("cpu")
+    ratios = [rate(work, 20, 0.1, cpu) / rate(work, 10, 0.1, cpu) for _ in range(5)]
+    assert 1.2 < statistics.median(ratios) < 3.3  # a neighbour may slow a processor down for a tenth of a second
 
 
 def test_the_hands_refiner_against_a_matrix_product() -> None:
