@@ -16,7 +16,7 @@ import typer
 from simgan_core import __version__
 from simgan_core.cli_data import data_app, simulate_app
 from simgan_core.cli_gaze import gaze_app
-from simgan_core.cli_options import LARGEST_SEED
+from simgan_core.cli_options import LARGEST_SEED, check_place
 from simgan_core.cli_study import study_app
 
 if TYPE_CHECKING:
@@ -288,8 +288,8 @@ def fit(
     if camera_out is not None and camera_out.absolute() == out.absolute():
         raise ValueError(f"--out and --camera-out {out} found; two files expected, one of ranges and one of the camera")
     for path in (out, camera_out):
-        if path is not None and path.is_dir():
-            raise ValueError(f"{path} is a folder; the name of a file expected, e.g. {path / 'fitted.json'}")
+        if path is not None:
+            check_place(path)
     found = fit_stores(synthetic, real, assets, networks=networks, camera=camera_out is not None)
     save_ranges(found.ranges, out)
     if camera_out is not None and found.camera is not None:

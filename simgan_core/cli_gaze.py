@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from simgan_core.cli_options import LARGEST_SEED
+from simgan_core.cli_options import LARGEST_SEED, check_place
 
 LABELS = ("pitch", "yaw")
 """Of a folder's labels.csv; what else is in it matters to nobody here."""
@@ -43,7 +43,7 @@ def train_gaze(
         raise ValueError(f"{out} found; expected the name of a new file that ends in .safetensors")
     config = named_profile(profile)
     settings = config.gaze if steps is None else replace(config.gaze, steps=steps)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_place(out)
     size = Store.open(images).size if (images / MANIFEST).is_file() else config.data.size
     store = open_images(images, size, colour=colour, labels=LABELS)
     model = train_gaze_cnn(store, store.pitch_yaw(), settings, seed=seed, augment=augment, device=device)
@@ -68,6 +68,7 @@ def predict_gaze(
 
     if out.suffix != ".npz":
         raise ValueError(f"{out} found; expected a name that ends in .npz")
+    check_place(out)
     model = load_gaze_cnn(weights).to(resolve_device(device))
     store = open_images(images, model.size, colour=model.channels == 3, labels=LABELS)
     arrays = {"predicted": predict(model, store)}
@@ -75,7 +76,6 @@ def predict_gaze(
         arrays["pitch_yaw"] = store.pitch_yaw()
     if "file" in store.columns:
         arrays["files"] = store.annotations(["file"])["file"].to_numpy(dtype=str)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
     with partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any array for `allow_pickle`

@@ -121,11 +121,18 @@ class GlobalDiscriminator(nn.Module):
     def __init__(self, channels: int = 1, size: tuple[int, int] = (35, 55)) -> None:
         super().__init__()
         self.features = _discriminator_features(channels)
+        self.size = size
         rows, columns = patch_grid(size)
         self.classes = nn.Linear(32 * rows * columns, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images B C H W of the built size -> logits B 2 1 1, class 0 real, class 1 refined."""
+        """Images B C H W of the built size, else ValueError -> logits B 2 1 1, class 0 real, class 1 refined."""
+        if tuple(images.shape[-2:]) != tuple(self.size):
+            found, built = (f"{height} x {width}" for height, width in (images.shape[-2:], self.size))
+            raise ValueError(
+                f"images of {found} found; expected {built}, for which this global discriminator was built. "
+                "Resize them, or build it with their `size`"
+            )
         logits: Tensor = self.classes(self.features(channels_last(images)).flatten(1))
         return logits[:, :, None, None]
 

@@ -148,16 +148,25 @@ def test_a_store_of_another_size_trains_a_gaze_cnn_of_that_size(folder: Path, tm
     assert np.load(tmp_path / "p.npz")["predicted"].shape == (12, 2)
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_training(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr("simgan_core.gaze_estimator.train_gaze_cnn", None)
-    with pytest.raises(FileExistsError, match="file"):
-        simgan("gaze", "train", folder, tmp_path / "file" / "g.safetensors", "--profile", "smoke")
-
-
 def test_a_seed_that_no_generator_takes_is_refused(folder: Path, tmp_path: Path) -> None:
     for seed in (-1, 10**20):
         done = RUNNER.invoke(app, ["gaze", "train", str(folder), str(tmp_path / "g.safetensors"), "--seed", str(seed)])
         assert done.exit_code == 2 and "--seed" in done.output
+
+
+def test_where_nothing_can_be_written_is_said_before_any_work(folder: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_text("a file, where a folder is needed")
+    images = tmp_path / "no_images"
+    commands = [
+        ("fit", images, images, "--out", notes / "ranges.json"),
+        ("fit", images, images, "--out", tmp_path / "ranges.json", "--camera-out", notes / "camera.json"),
+        ("gaze", "train", images, notes / "gaze.safetensors"),
+        ("gaze", "predict", images, images, notes / "predicted.npz"),
+    ]
+    for command in commands:
+        with pytest.raises(ValueError, match=r"notes.* cannot be written .*Name another place"):
+            simgan(*command)
+    with pytest.raises(ValueError, match=r"photographs is a folder; the name of a file expected"):
+        simgan("fit", images, images, "--out", folder)
+    assert notes.is_file() and list(tmp_path.glob("*.json")) == []

@@ -36,6 +36,11 @@ def test_shapes(channels: int, size: tuple[int, int]) -> None:
     assert GlobalDiscriminator(channels, size)(images).shape == (2, 2, 1, 1)
 
 
+def test_a_global_discriminator_names_the_size_that_it_was_built_for() -> None:
+    with pytest.raises(ValueError, match=r"images of 36 x 60 found; expected 35 x 55"):
+        GlobalDiscriminator()(torch.zeros(2, 1, 36, 60))
+
+
 def test_nine_by_fourteen_patches_of_23_pixels() -> None:
     discriminator = LocalDiscriminator()
     images = torch.randn(1, 1, 35, 55, requires_grad=True)

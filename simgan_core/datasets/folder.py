@@ -1,8 +1,9 @@
 """Bring your own: any folder of images, grey or colour, of any size.
 
 Rule: the largest centred window of the target's aspect ratio is cut out and resized bilinearly ('crop'), or the whole
-image is resized and its aspect ratio changes ('stretch'). An optional `labels.csv` (column `file`, then any numbers,
-gaze as `pitch` and `yaw` in radians) becomes annotations. `equalise` treats the grey levels as MPIIGaze does.
+image is resized and its aspect ratio changes ('stretch'). An optional `labels.csv` (column `file`, then any columns of
+numbers or of words, gaze as `pitch` and `yaw` in radians) becomes annotations. `equalise` treats the grey levels as
+MPIIGaze does.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import image_files, in_parallel, listing_sha256, read_image
 from simgan_core.datasets.store import Store
-from simgan_core.datasets.writer import StoreWriter, check_radians
+from simgan_core.datasets.writer import LARGEST_RAD, StoreWriter, check_radians
 from simgan_core.images import equalise as equalise_images
 from simgan_core.images import resize
 
 Rule = Literal["crop", "stretch"]
 LABELS = "labels.csv"
+NO_VALUE = ("", "na", "nan", "n/a", "none", "null", "inf", "-inf", "?", "-")
+"""What stands, in small letters, where a column that is not of words lacks its value."""
 
 
 def prepare_folder(
@@ -108,14 +112,21 @@ def _labels(path: Path, files: list[Path], wanted: Sequence[str] | None) -> dict
         raise _wrong(path, f"no row for {len(missing)} of {len(files)} images, the first {missing[0]}", "a label each")
     table = table.loc[[file.name for file in files]]
     taken = [name for name in table.columns if wanted is None or name in wanted]
-    for name in taken:
-        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            found = f"{name} = {table[name].iloc[row]!r} of {table.index[row]}"
-            raise _wrong(path, found, "a finite number", "correct it, or leave out that image or that column")
-        check_radians(path, name, values)
-    return {name: pd.to_numeric(table[name]).to_numpy() for name in taken}
+    return {name: _values(path, name, table[name]) for name in taken}
+
+
+def _values(path: Path, name: str, column: pd.Series[str]) -> NDArray[Any]:
+    """One column as finite numbers, or as it stands if it has only words, such as names of people; gaze never has."""
+    values = pd.to_numeric(column, errors="coerce")
+    if name not in LARGEST_RAD and values.isna().all() and not column.str.lower().isin(NO_VALUE).any():
+        return column.to_numpy(dtype=str)
+    finite = np.isfinite(values.to_numpy(np.float64))
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        found = f"{name} = {column.iloc[row]!r} of {column.index[row]}"
+        raise _wrong(path, found, "a finite number", "correct it, or leave out that image or that column")
+    check_radians(path, name, values.to_numpy())
+    return values.to_numpy()
 
 
 def _table(path: Path) -> pd.DataFrame:
