@@ -1,6 +1,8 @@
 """Notebook 06's half without a screen: whose answers a run shows, its metrics, its figures and their stamps."""
 
-import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,7 @@ from toy_eyes import toy_store
 from simgan_core.profiles import profile
 from simgan_core.run_folder import RunFolder
 from simgan_core.study import figures, in_run, responders
-from simgan_core.study.analysis import Analysis, Answers, analyse
+from simgan_core.study.analysis import Analysis, Answers, analyse, judge_c1
 from simgan_core.study.scoring import PAPER, Confusion
 from simgan_core.study.storage import open_study
 
@@ -87,6 +89,39 @@ def test_peoples_answers_take_the_place_of_programs(run: RunFolder, monkeypatch:
     assert in_run.answers_of(run, 0)[0] == str(elsewhere)
 
 
+def test_answers_about_another_refiner_are_not_this_runs(run: RunFolder) -> None:
+    take(run, 1)
+    assert not in_run.answers_of(run, 0)[1].answers.simulated
+    shutil.rmtree(run.refined(0))
+    toy_store(run.refined(0), 40, 9)  # trained anew since
+    found = in_run.answers_of(run, 0)[1]
+    claim = judge_c1(found, profile="smoke")
+    assert found.answers.simulated and claim.verdict == "not evaluated"
+    assert "set aside" in claim.note and "study.db: its pictures are not those of this run" in claim.note
+    with pytest.raises(ValueError, match=r"study.db: its pictures .* Keep it under another name"):
+        in_run.people_study(run, 0)
+    (run.path / "study.db").rename(run.path / "before.db")
+    study, token = in_run.people_study(run, 0)
+    study.close()
+    assert token is not None
+
+
+def test_a_study_whose_answers_do_not_count_yet_stops_no_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(run, 1)
+    monkeypatch.setattr(in_run, "read_answers", _all_late(in_run.read_answers))
+    found = in_run.answers_of(run, 0)[1]
+    assert found.answers.simulated and "none that counts" in judge_c1(found, profile="smoke").note
+
+
+def _all_late(read: Callable[[str], Answers]) -> Callable[[str], Answers]:
+    def late(where: str) -> Answers:
+        answers = read(where)
+        people = answers.responders == ("human",)
+        return replace(answers, table=answers.table.assign(answer="timeout")) if people else answers
+
+    return late
+
+
 def test_a_run_on_the_stand_in_never_tells_people_that_it_is_real(run: RunFolder) -> None:
     study, _token = in_run.people_study(run, 0)
     settings = study.settings
@@ -145,7 +180,7 @@ def test_learning_follows_the_order_of_trials() -> None:
     right = pd.to_numeric(main["trial"]) >= 50
     other = {"real": "refined", "refined": "real"}
     main = main.assign(answer=main["truth"].where(right, main["truth"].map(other)))
-    figure = figures.learning(dataclasses.replace(found, main=main))
+    figure = figures.learning(replace(found, main=main))
     assert figure is not None
     heights = figure.axes[0].lines[1].get_ydata()
     assert list(heights) == [0] * 5 + [100] * 5
@@ -158,7 +193,7 @@ def test_reaction_times_are_split_by_right_and_wrong() -> None:
     found = people()
     right = found.main["truth"] == found.main["answer"]
     times = found.main.assign(reaction_ms=right.map({True: 400.0, False: 900.0}))
-    figure = figures.reaction_times(dataclasses.replace(found, main=times))
+    figure = figures.reaction_times(replace(found, main=times))
     assert figure is not None
     legend = figure.axes[0].get_legend()
     assert legend is not None

@@ -108,6 +108,16 @@ def test_subjects_have_orders_of_their_own_and_seeds_change_them() -> None:
     assert [t.image.index for t in plan.subjects[0]] != [t.image.index for t in other.subjects[0]]
 
 
+def test_an_order_says_nothing_without_the_secret() -> None:
+    """Else whoever knows the default seed has the key to all answers, and practice tells which subject they are."""
+    plans = [make_plan(StudySettings(), PLENTY, secret) for secret in (b"one", b"two")]
+    truths = [[[trial.right_answer for trial in trials] for trials in plan.subjects] for plan in plans]
+    assert all(one != two for one, two in itertools.product(*truths))
+    rehearsals = [make_plan(StudySettings(), PLENTY, secret, open_order=True) for secret in (b"one", b"two")]
+    ones, twos = ([[t.right_answer for t in trials] for trials in plan.subjects] for plan in rehearsals)
+    assert ones == twos, "programs answer alike whatever the secret"
+
+
 def test_an_id_says_nothing_without_the_secret() -> None:
     plans: list[Plan] = [make_plan(StudySettings(), PLENTY, secret) for secret in (b"one", b"two")]
     ids = [set(plan.images()) for plan in plans]

@@ -3,12 +3,15 @@
 import asyncio
 import http.client
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tornado.web
 import websockets
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from study_tools import NAMES, small_study, study_file
@@ -17,6 +20,7 @@ from test_study_gate import comm, raw
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL
 from simgan_core.study.load_client import KERNEL_ID, MODEL_ID, Server, custom, frame, get_page
 from simgan_core.study.server import PING_MS, Place, StudyServer
+from simgan_core.study.server_pages import ExperimenterCounts, SubjectPage
 from simgan_core.study.storage import StudyStore
 
 HELLO = {"type": "hello", "session": None,
@@ -109,6 +113,35 @@ def test_invalid_text_and_path_tricks_are_in_the_log_once(place: tuple[StudyStor
     event = study.events(1)[0]
     assert event["kind"] in ("bad message", "bad token") and event["detail"].isprintable()
     assert "static" not in path or "/voila/" in event["detail"], "it says what was asked for"
+
+
+def test_a_mistyped_address_leaves_no_token_in_the_event_log(place: tuple[StudyStore, Server]) -> None:
+    study, server = place
+    tokens = (next(iter(study.tokens().values())), study.experimenter_token)
+    for path in (f"/S/{tokens[0]}", f"/s//{tokens[0]}", f"/study/{tokens[0]}", f"/E/{tokens[1]}/counts", f"/{tokens[1]}"):
+        assert request(server, path)[0] == 404
+        assert study.events(1)[0]["detail"].startswith("no such address: ") and "***" in study.events(1)[0]["detail"]
+    assert not [event for event in study.events() if any(token in event["detail"] for token in tokens)]
+
+
+def test_a_link_that_a_mail_program_encoded_is_that_link(place: tuple[StudyStore, Server]) -> None:
+    study, server = place
+    token = list(study.tokens().values())[2]
+    status, text, _headers = request(server, f"/s/%{ord(token[0]):02x}{token[1:]}")
+    assert status == 200 and KERNEL_ID.search(text)
+
+
+@pytest.mark.parametrize("error", [OSError("disk I/O error of {}"), tornado.web.HTTPError(400, "no such thing: {}")])
+def test_what_a_page_runs_into_is_logged_without_its_token(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    token = "Ab-_" * 10 + "Cd9"
+    arguments = [str(one).format(token) for one in error.args]
+    request = SimpleNamespace(path=f"/e/{token}/counts", method="GET", uri=f"/e/{token}/counts")
+    try:
+        raise type(error)(400, arguments[-1]) if isinstance(error, tornado.web.HTTPError) else type(error)(*arguments)
+    except Exception:
+        for page in (ExperimenterCounts, SubjectPage):
+            page.log_exception(SimpleNamespace(request=request), *sys.exc_info())  # type: ignore[arg-type]
+    assert caplog.text.count("GET /e/***/counts") == 2 and token not in caplog.text
 
 
 def test_loopback_alone_by_default(place: tuple[StudyStore, Server]) -> None:

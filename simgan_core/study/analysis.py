@@ -197,7 +197,9 @@ def judge_c1(analysis: Analysis, *, profile: str) -> ClaimResult:
     """
     title = BY_ID["C1"].title
     if analysis.answers.simulated:
-        note = "Simulated responders only: " + "; ".join(analysis.answers.responders) + ". No person was asked."
+        note = "Simulated responders only: " + "; ".join(analysis.answers.responders) + ". "
+        aside = analysis.answers.origin.get("set_aside")
+        note += f"Answers of people were set aside: {aside}" if aside else "No person was asked."
         empty = judge("C1", None, profile=profile, note=note)
         return dataclasses.replace(empty, title=f"{title} – simulated responders, not people")
     share = over_subjects(analysis.main)

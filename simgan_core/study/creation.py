@@ -43,7 +43,7 @@ def create_study(
         settings = standin_texts(settings)
     stock = with_attention_checks(settings, pictures)
     secret = secrets.token_bytes(32)
-    plan = make_plan(settings, {name: len(found) for name, found in stock.items()}, secret)
+    plan = make_plan(settings, {name: len(found) for name, found in stock.items()}, secret, open_order=simulated)
     file = schema.sqlite_file(where)
     if file is not None:
         _new_file(file)

@@ -1,11 +1,12 @@
 """The study of a run, for notebook 06: a lab's database where there is one, else simulated responders on its images.
 
 The database is `SIMGAN_STUDY` (a file or a URL), else `study.db` in the run's folder. One without an answer of the main
-task is as good as none.
+task that counts is as good as none; so is one about other pictures than the run's: whoever trains anew asks anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from simgan_core.datasets.store import Store
 from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.study.analysis import Analysis, analyse, read_answers
 from simgan_core.study.creation import create_study
@@ -51,14 +53,37 @@ def state(run: RunFolder) -> str:
 
 
 def answers_of(run: RunFolder, seed: int) -> tuple[str, Analysis]:
-    """Where the answers lie, and their analysis: people's, or simulated responders' (`Analysis.answers` tells)."""
-    where = database(run)
+    """Where the answers lie, and their analysis: people's, or simulated responders' (`Analysis.answers` tells).
+
+    Why answers of people are not taken, where there are any, stands as 'set_aside' in the origin of the others.
+    """
+    where, aside = database(run), ""
     if where is not None:
         answers = read_answers(where)
         if (answers.table["kind"] == "main").any():
-            return where, analyse(answers)
+            aside = _of_other_pictures(run, answers.origin)
+            if not aside:
+                try:
+                    return where, analyse(answers)
+                except ValueError as error:  # so far all were late, or of people who did not look
+                    aside = str(error)
     simulated = str(simulate(run, seed))
-    return simulated, analyse(read_answers(simulated))
+    found = read_answers(simulated)
+    if aside:
+        found = dataclasses.replace(found, origin=found.origin | {"set_aside": f"{shown_name(str(where))}: {aside}"})
+    return simulated, analyse(found)
+
+
+def _of_other_pictures(run: RunFolder, origin: Mapping[str, object]) -> str:
+    """What a study's pictures are instead of the run's; empty for the run's, and for folders, of which nothing says."""
+    shown = origin.get("checksums")
+    if not isinstance(shown, dict):
+        return ""
+    real = Store.open(run.stores / "real").checksum
+    refined = {Store.open(path).checksum for path in map(run.refined, run.seeds) if path.is_dir()}
+    if shown.get("real") == real and shown.get("refined") in refined:
+        return ""
+    return "its pictures are not those of this run as it is now, which has other real images or another refiner."
 
 
 def simulate(run: RunFolder, seed: int) -> Path:
@@ -77,7 +102,7 @@ def simulate(run: RunFolder, seed: int) -> Path:
 def people_study(run: RunFolder, seed: int) -> tuple[StudyStore, str | None]:
     """The run's study for people, made where there is none, and the token of a subject who has not finished.
 
-    No token where all have finished.
+    No token where all have finished. Raises `ValueError` where that study is of other pictures than the run's.
     """
     where = database(run)
     if where is None:
@@ -86,6 +111,11 @@ def people_study(run: RunFolder, seed: int) -> tuple[StudyStore, str | None]:
         stock = from_run(settings, run.path, seed)
         create_study(where, settings, stock.pictures, source=stock.origin).close()
     study = open_study(where)
+    if other := _of_other_pictures(run, study.source):
+        study.close()
+        raise ValueError(
+            f"{shown_name(where)}: {other} Keep it under another name for its answers; the next try makes a new study."
+        )
     waiting = [row["participant"] for row in study.counts() if not row["finished"]]
     return study, study.tokens()[waiting[0]] if waiting else None
 

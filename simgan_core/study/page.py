@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
+from urllib.parse import unquote
 
 DATABASE = "SIMGAN_STUDY_DATABASE"
 ALIVE = "SIMGAN_STUDY_ALIVE"
+
+
+def token_of_page(address: str) -> str:
+    """The token that ends the path of a subject's page; browsers and mail programs may have encoded some of it."""
+    return unquote(address).rstrip("/").rsplit("/", 1)[-1]
 
 
 def subject_page() -> None:
@@ -16,7 +22,7 @@ def subject_page() -> None:
     from simgan_core.study.storage import open_study
     from simgan_core.study.widget import StudyWidget
 
-    token = os.environ.get("SCRIPT_NAME", "").rstrip("/").rsplit("/", 1)[-1]
+    token = token_of_page(os.environ.get("SCRIPT_NAME", ""))
     widget = StudyWidget(open_study(os.environ[DATABASE]), token, on_page=True, alive_url=os.environ[ALIVE])
     atexit.register(widget.close_session)
     display(widget)  # type: ignore[no-untyped-call]

@@ -2,8 +2,8 @@
 
 A subject takes a practice block (with feedback), the main block (real and refined images mixed, attention checks among
 them) and, as in the paper's control, a block of unrefined synthetic images among as many real ones. Everything follows
-from the settings, their seed and a secret of the study: image ids are keyed hashes, so that an id says nothing about
-the image even to a subject who knows this code and the seed.
+from the settings, their seed and a secret of the study: image ids are keyed hashes and orders are drawn by a key, so
+that neither says anything about an image even to a subject who knows this code and the seed.
 
 Only the standard library is used: the page starts one Python process per subject.
 """
@@ -55,7 +55,7 @@ class StudySettings:
 
     Attributes:
         title: heading of the page.
-        seed: seed of orders and of the choice of images.
+        seed: seed of the choice of images; of orders too, together with the study's secret.
         subjects: number of subjects that the plan is made for.
         real, refined: images of each kind in the main block of each subject (the paper: 50 and 50).
         control: unrefined synthetic images in the control block, among as many further real ones (the paper: 10).
@@ -184,15 +184,21 @@ def right_answer(source: Source) -> Answer:
     return "real" if source in ("real", "attention_real") else "refined"
 
 
-def make_plan(settings: StudySettings, available: Mapping[Source, int], secret: bytes) -> Plan:
+def make_plan(
+    settings: StudySettings, available: Mapping[Source, int], secret: bytes, *, open_order: bool = False
+) -> Plan:
     """The plan for `available` images of each source. Equal settings, numbers and secret give an equal plan.
+
+    `open_order`: orders follow from the seed alone, so that programs answer alike in every study of it. Not for people:
+    who knows the seed, usually 0, would know all answers.
 
     Raises:
         ValueError: fewer images than the plan needs.
 
     """
     pools = _choose(settings, available)
-    return Plan(settings, tuple(_subject(settings, pools, number, secret) for number in range(settings.subjects)))
+    key = b"" if open_order else secret
+    return Plan(settings, tuple(_subject(settings, pools, number, secret, key) for number in range(settings.subjects)))
 
 
 def images_needed(settings: StudySettings) -> dict[Source, int]:
@@ -288,10 +294,11 @@ def _choose(settings: StudySettings, available: Mapping[Source, int]) -> dict[So
 
 
 def _subject(
-    settings: StudySettings, pools: Mapping[Source, list[int]], number: int, secret: bytes
+    settings: StudySettings, pools: Mapping[Source, list[int]], number: int, secret: bytes, order_key: bytes
 ) -> tuple[Trial, ...]:
-    """The trials of one subject; their order depends on seed and number alone."""
-    rng = random.Random(f"simgan study {settings.seed} subject {number}")
+    """The trials of one subject; their order depends on seed, number and `order_key`."""
+    name = f"simgan study {settings.seed} subject {number}"
+    rng = random.Random(hmac.new(order_key, name.encode(), hashlib.sha256).digest())
     trials: list[Trial] = []
     for block, sources in _blocks(settings).items():
         own = {source: _own(settings, pools[source], block, source, number) for source in set(sources)}

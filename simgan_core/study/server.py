@@ -34,7 +34,7 @@ from traitlets.config import Config
 from voila.app import Voila
 
 from simgan_core.study.gate import FRAME_LIMIT, PROTOCOL, Refused, passed
-from simgan_core.study.page import ALIVE, DATABASE
+from simgan_core.study.page import ALIVE, DATABASE, token_of_page
 from simgan_core.study.server_pages import (
     HEADERS,
     WEB,
@@ -240,9 +240,9 @@ class SubjectKernels(AsyncMappingKernelManager):  # type: ignore[misc]
     async def start_kernel(self, **arguments: Any) -> str:
         """Start a kernel for the token at the end of the page's address."""
         server: StudyServer = self.parent
-        token = str(arguments["env"]["SCRIPT_NAME"]).rsplit("/", 1)[-1]
+        participant = server.tokens[token_of_page(str(arguments["env"]["SCRIPT_NAME"]))]
         kernel: str = await super().start_kernel(**arguments)
-        server.kernels_of.setdefault(server.tokens[token], []).append(kernel)
+        server.kernels_of.setdefault(participant, []).append(kernel)
         return kernel
 
 

@@ -6,8 +6,10 @@ import html
 import json
 import re
 import secrets
+import traceback
 from pathlib import Path
 from string import Template
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import tornado.ioloop
@@ -15,7 +17,7 @@ import tornado.web
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
-from tornado.log import access_log
+from tornado.log import access_log, app_log
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
@@ -42,7 +44,27 @@ HEADERS = {
 }
 AWAY_SECONDS = 20  # that a page may lose its websocket, say in a tunnel, before its kernel is ended
 TOO_BIG = 1009  # what the websocket protocol calls it
-_SECRET_PATH = re.compile(r"(/[se]/)[^/?\s]+")
+_SECRET_PATH = re.compile(r"(/[se]/+)[^/?\s]+", re.IGNORECASE)
+_TOKEN = re.compile(r"[\w-]{43,}", re.ASCII)  # 256 bits in base64url, also where an address was mistyped around it
+
+
+def redacted(text: str) -> str:
+    """`text` without tokens: who reads a log must not be able to take part."""
+    return _TOKEN.sub("***", _SECRET_PATH.sub(r"\1***", text))
+
+
+def log_failure(
+    handler: tornado.web.RequestHandler,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Log what a page ran into; tornado would write the whole request, its address included."""
+    request = f"{handler.request.method} {redacted(handler.request.path)}"
+    if isinstance(error, tornado.web.HTTPError):
+        access_log.warning("%d %s: %s", error.status_code, request, redacted(error.get_message()))
+    else:
+        app_log.error("%s\n%s", request, redacted("".join(traceback.format_exception(kind, error, trace))))
 
 
 def log_request(handler: tornado.web.RequestHandler) -> None:
@@ -53,7 +75,7 @@ def log_request(handler: tornado.web.RequestHandler) -> None:
     status = handler.get_status()
     if status < 400:
         return
-    path, method = _SECRET_PATH.sub(r"\1***", handler.request.path)[:120], handler.request.method
+    path, method = redacted(handler.request.path)[:120], handler.request.method
     access_log.warning("%d %s %s %s", status, method, path, handler.request.remote_ip)
     if status < 500 and not getattr(handler, "refusal_is_logged", False):
         server: StudyServer = handler.settings["study_server"]
@@ -81,6 +103,9 @@ class _Plain(tornado.web.RequestHandler):
 
     def write_error(self, status_code: int, **_arguments: Any) -> None:
         self.say(status_code, "This did not work", "The server could not answer this request.")
+
+    def log_exception(self, *error: Any) -> None:
+        log_failure(self, *error)
 
 
 def message_page(title: str, text: str) -> str:
@@ -112,7 +137,7 @@ class NothingHere(_Plain):
 
     def prepare(self) -> None:
         """Refuse whatever the method."""
-        path = _SECRET_PATH.sub(r"\1***", self.request.path)
+        path = redacted(self.request.path)
         self.server.refuse("unknown image" if "image" in path else "bad message", f"no such address: {path[:120]!r}")
         self.refusal_is_logged = True
         self.say(404, "There is nothing here", "Please open the link that you were given.")
@@ -122,7 +147,11 @@ class SubjectPage(TornadoVoilaHandler):  # type: ignore[misc]
     """The study, for one subject."""
 
     def _request_summary(self) -> str:
-        return _SECRET_PATH.sub(r"\1***", str(super()._request_summary()))
+        return redacted(str(super()._request_summary()))
+
+    def log_exception(self, *error: Any) -> None:
+        """Without the token."""
+        log_failure(self, *error)
 
     async def get(self, path: str = "") -> None:
         """Check the token, then let Voilà start a kernel and write the page."""
