@@ -160,6 +160,8 @@ def refine(
     if (source / "store.json").is_file():
         from simgan_core.datasets.store import Store
 
+        if resize:
+            raise ValueError(f"--resize found beside the store {source}; expected a folder of images, or no --resize")
         refine_store(network, Store.open(source), out)
     else:
         refine_folder(network, source, out, resize_images=resize)

@@ -224,6 +224,8 @@ def _stock(
         if real or refined or synthetic or size or grey:
             raise ValueError("--run found beside folders, --size or --grey; expected the one or the others.")
         return from_run(settings, run, run_seed)
+    if run_seed:
+        raise ValueError(f"--run-seed {run_seed} found without --run; expected both, or folders alone.")
     if real is None or refined is None:
         raise ValueError("no images named; expected --real and --refined (two folders), or --run.")
     return from_folders(settings, real, refined, synthetic, size=size, colour=False if grey else None)

@@ -10,6 +10,7 @@ Legend: N images, H W image; colour images are uint8 [N, 3, H, W].
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def colour_stores(run: RunFolder, *, progress: bool = True) -> tuple[Store, Stor
     render = functools.partial(simulate_eyes, count, size=run.config.data.size, colour=True, device=device)
     made_with: dict[str, Any] = {"code": [code_fingerprint(source) for source in SIMULATOR], "count": count}
     made_with |= {"warm": list(WARM), "size": list(run.config.data.size), "target": describe_ranges(target_ranges())}
+    made_with = json.loads(json.dumps(made_with))  # as it is read again: lists in place of tuples
     stamp = folder / f"colour.{stages.MADE_WITH}"
     with alone(folder / ".colour.lock"):
         paths = [folder / "colour_synthetic", folder / "colour_target"]

@@ -106,12 +106,23 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
         "commit": commit(),
     }
     trace["device"] = device()
-    if digest := settings_digest(Path(str(parameters["RUN_DIR"]))) if parameters.get("RUN_DIR") else None:
-        trace["settings"] = digest
+    if parameters.get("RUN_DIR"):
+        run = Path(str(parameters["RUN_DIR"]))
+        if digest := settings_digest(run, notebook.stem):
+            trace["settings"] = digest
+        _drop_older(run / notebook.stem / executed.stem.removeprefix(notebook.stem).lstrip("-"), started)
     write_json(executed.with_suffix(".execution.json"), trace)
     executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     running.replace(executed)
     return seconds
+
+
+def _drop_older(results: Path, started: float) -> None:
+    """Remove the figures and tables of an earlier execution that this one did not write: a report would show them."""
+    for kind in ("figures", "tables", "local"):
+        for file in (results / kind).glob("*"):
+            if file.is_file() and file.stat().st_mtime < started:
+                file.unlink()
 
 
 def _private_kernel(sockets: Path) -> Any:

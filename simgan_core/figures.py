@@ -218,10 +218,11 @@ def landmarks(images: Images, annotations: pd.DataFrame, *, columns: int = 4) ->
     figure, grid = plt.subplots(rows, columns, figsize=(2.5 * columns, 1.68 * rows))
     for axes, image, (_, label) in zip(grid.flat, images, annotations.iterrows(), strict=False):
         show_image(axes, image)
-        lid, iris = (np.asarray(label[f"{part}_landmarks"]).reshape(-1, 2) for part in ("lid", "iris"))
+        # Labels have the corner of the first pixel at 0, pictures its centre.
+        lid, iris = (np.asarray(label[f"{part}_landmarks"]).reshape(-1, 2) - 0.5 for part in ("lid", "iris"))
         axes.plot(*np.vstack([lid, lid[:1]]).T, "-", color="#ffd23f", lw=1)
         axes.plot(*np.vstack([iris, iris[:1]]).T, "-", color="#5fc8e8", lw=1)
-        axes.plot(label["pupil_u"], label["pupil_v"], "+", color="#ff5d5d", ms=9, mew=1.6)
+        axes.plot(label["pupil_u"] - 0.5, label["pupil_v"] - 0.5, "+", color="#ff5d5d", ms=9, mew=1.6)
         axes.set(xlim=(-0.5, image.shape[2] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
     return figure
 

@@ -16,7 +16,7 @@ LOCK = ".lock"
 def alone(lock: Path) -> Iterator[None]:
     """Wait until nobody else holds the lock; it is released when its holder dies."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with lock.open("a") as file:  # nothing is ever written: a link that somebody put there must cost no file
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from simgan_core.ablations import RAW, Ablation, Variant
 from simgan_core.claims import ClaimResult, judge
 from simgan_core.datasets.store import Store
-from simgan_core.evaluation.annotation import ContourShift, NoIrisError, PupilShift, iris_shift, lid_shift, pupil_shift
+from simgan_core.evaluation.annotation import (
+    ContourShift,
+    NoIrisError,
+    NothingToFollowError,
+    PupilShift,
+    iris_shift,
+    lid_shift,
+    pupil_shift,
+)
 from simgan_core.evaluation.fresh_discriminator import STEPS, fresh_discriminator
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.run_folder import Metric, RunFolder
@@ -104,7 +112,7 @@ def shift_of(before: Images, after: Images | Sequence[Images]) -> PupilShift | N
     """`pupil_shift`, or None where the refiner left no iris: a label that is lost is a result and no error."""
     try:
         return pupil_shift(before, after)
-    except NoIrisError:
+    except (NoIrisError, NothingToFollowError):
         return None
 
 
@@ -147,8 +155,8 @@ def contour_shifts(synthetic: Store, refined: Sequence[Store], count: int) -> di
     Stores without the simulator's landmarks have none.
     """
     found: dict[str, ContourShift] = {}
-    for name, measured in (("iris", iris_shift), ("lids", lid_shift)):
-        if f"{name.removesuffix('s')}_landmarks" in synthetic.columns:
+    for name, column, measured in (("iris", "iris_landmarks", iris_shift), ("lids", "lid_landmarks", lid_shift)):
+        if column in synthetic.columns:
             with contextlib.suppress(ValueError):  # nothing to be followed is a result, as for `shift_of`
                 found[name] = measured(synthetic, refined, limit=count)
     return found

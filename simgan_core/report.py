@@ -59,14 +59,32 @@ def _notebook_folders(run: RunFolder) -> list[Path]:
 
 def of_earlier_settings(run: RunFolder) -> set[str]:
     """Notebooks that ran last when the run had other settings: `--only` leaves them there, reports leave them out."""
-    now = settings_digest(run.path)
-    return {name.split("-seed-")[0] for name, trace in _traces(run).items() if trace.get("settings", now) != now}
+    earlier = set()
+    for name, trace in _traces(run).items():
+        notebook, now = _notebook_of(name), settings_digest(run.path, _notebook_of(name))
+        if trace.get("settings", now) != now:
+            earlier.add(notebook)
+    return earlier
+
+
+def _notebook_of(name: str) -> str:
+    """The notebook of an execution, which has a seed in its name where it is one of several."""
+    return name.split("-seed-")[0]
+
+
+def _is_of(run: RunFolder, name: str) -> bool:
+    """Whether an execution is of a seed that the run still has, or of all of them."""
+    _, of_one, seed = name.partition("-seed-")
+    return not of_one or int(seed) in run.seeds
 
 
 def _traces(run: RunFolder) -> dict[str, Row]:
-    """What each execution of a notebook has left, by notebook (and seed)."""
-    files = sorted((run.path / "notebooks").glob("*.execution.json"))
-    return {file.name.removesuffix(".execution.json"): read_json(file) for file in files}
+    """What each execution of a notebook has left, by notebook (and seed); seeds that a run once had are left out."""
+    files = {
+        file.name.removesuffix(".execution.json"): file
+        for file in sorted((run.path / "notebooks").glob("*.execution.json"))
+    }
+    return {name: read_json(file) for name, file in files.items() if _is_of(run, name)}
 
 
 def _results(run: RunFolder, name: str) -> list[Path]:
@@ -96,9 +114,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> Metric:
 def provenance(run: RunFolder) -> Row:
     """How this run came about; names no folder and no machine."""
     earlier = of_earlier_settings(run)
-    traces = {name: trace for name, trace in _traces(run).items() if name.split("-seed-")[0] not in earlier}
+    traces = {name: trace for name, trace in _traces(run).items() if _notebook_of(name) not in earlier}
     return {
-        "command": _command(run, {name.split("-seed-")[0] for name in traces}),
+        "command": _command(run, {_notebook_of(name) for name in traces}),
         "commit": _commit_of(traces.values()),
         "data": run.data,
         "real_is_standin": not run.shows_people,
@@ -162,13 +180,20 @@ def write_report(run: RunFolder, out: Path) -> Path:
     write_json(out / "provenance.json", origin)
     for kind, pattern in (("figures", "*.png"), ("tables", "*.csv")):
         _copy(run, kind, pattern, out / kind)
-    notebooks = sorted((run.path / "notebooks").glob("*.html"))
+    notebooks = _pages(run)
     _replace_files(notebooks, out / "notebooks", {file: file.name for file in notebooks})
     index = _index(run, claims, metrics, origin, _figures(out / "figures"), [file.name for file in notebooks])
     partial = out / ".index.html.partial"
     partial.write_text(index, encoding="utf-8")
     partial.replace(out / "index.html")
     return out / "index.html"
+
+
+def _pages(run: RunFolder) -> list[Path]:
+    """The executed notebooks as HTML, but for those of earlier settings and of seeds that the run no longer has."""
+    earlier = of_earlier_settings(run)
+    files = sorted((run.path / "notebooks").glob("*.html"))
+    return [file for file in files if _notebook_of(file.stem) not in earlier and _is_of(run, file.stem)]
 
 
 def _copy(run: RunFolder, kind: str, pattern: str, out: Path) -> None:

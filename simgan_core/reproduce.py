@@ -31,6 +31,7 @@ SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 NOTEBOOKS = REPOSITORY / "notebooks"
 REPORTED = "report.done"
 """In the run's folder: says that the report was written from the results there."""
+HANDS = ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", *(f"{folder}t*/joint_data.mat" for folder in ("", "nyu/", "NYU/")))
 READS = {
     "01_data": (
         "mpiigaze/*.npz",
@@ -40,8 +41,8 @@ READS = {
         *(f"{folder}Data/Normalized/p*/day*.mat" for folder in ("", "MPIIGaze/", "mpiigaze/")),
         *(f"{folder}Evaluation Subset/*/p*.txt" for folder in ("", "MPIIGaze/", "mpiigaze/")),
     ),
-    "04_local_vs_global": ("hand_mesh/*",),
-    "08_hand_pose": ("hand_mesh/*", "nyu/*.npz", "nyu/crops/*", "nyu/t*/*.mat"),
+    "04_local_vs_global": HANDS,
+    "08_hand_pose": HANDS,
 }
 """Files of the data root by which a step notices that its data changed; large sets by label files or folder alone."""
 PARAMETERS = ("DATA", "PROFILE", "SEED", "RUN_DIR")

@@ -33,6 +33,8 @@ DATA = ("embedded", "mini", "full")
 MAX_PICTURE_BYTES = 300_000
 RESIZABLE = ("seeds", "ablation_seeds", "ablation_stop")
 """Settings that a run may change and keep what it has."""
+SHOW_ABLATIONS = ("03", "04", "05", "07")
+"""Notebooks whose results depend on the stop where ablations end."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,20 @@ class Metric:
         return {name: value for name, value in vars(self).items() if name != "note" or value}
 
 
-def settings_digest(folder: Path) -> str | None:
-    """What the settings of the run in `folder` come to, apart from how many seeds and where ablations end.
+def settings_digest(folder: Path, notebook: str) -> str | None:
+    """What the settings and the data of the run in `folder` come to for a notebook, apart from the number of seeds.
 
     A notebook's trace keeps it, so that a report does not take results of earlier settings for the present ones'.
-    None where the folder holds no run.
+    Where ablations end counts for those that show some. None where the folder holds no run.
     """
     if not (folder / "config.json").is_file():
         return None
-    decides = {name: value for name, value in read_json(folder / "config.json").items() if name not in RESIZABLE}
+    config, run = read_json(folder / "config.json"), read_json(folder / "run.json")
+    decides = {name: value for name, value in config.items() if name not in RESIZABLE}
+    if notebook.startswith(SHOW_ABLATIONS):
+        decides["ablation_stop"] = config["ablation_stop"]
+    if run["data"] != "embedded":
+        decides["data_root"] = run["data_root"]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -198,8 +198,10 @@ class AlgorithmOne:
         # 1. Sample a mini-batch of synthetic images x_i, and real images y_j
         synthetic = next(self.synthetic)[: self.history.fresh_needed(self.batch)]
         real = next(self.real)
-        with torch.no_grad():  # 2. Compute R(x_i) with current theta
-            fresh = self.refiner.module(synthetic) if self.fabric.world_size > 1 else self.refiner(synthetic)
+        # 2. Compute R(x_i) with current theta. The bare module knows of no precision, and several processes' wrapper
+        # would wait for a backward pass.
+        with torch.no_grad(), self.fabric.autocast():
+            fresh = self.refiner.module(synthetic)
         refined = self.history.mix(fresh.float(), self.batch)
         logits = self.discriminator(torch.cat([real, refined]))
         logits_real, logits_refined = logits[: self.batch], logits[self.batch :]

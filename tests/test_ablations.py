@@ -194,3 +194,11 @@ def test_the_rule_and_the_oracle_may_differ_and_a_lost_label_is_never_chosen() -
     assert oracle is lost and "label lost" in selection.verdicts[0]
     table = regularisation.table([raw, lost, best, strong], selection.verdicts)
     assert table["rule without labels"].tolist()[2] == "chosen" and table["irises lost (%)"].tolist()[1] == 100
+
+
+def test_colour_eyes_are_rendered_once(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, data="embedded", config=smoke())
+    first = colour_eyes.colour_stores(run, progress=False)
+    dates = [(store.path / "store.json").stat().st_mtime_ns for store in first]
+    again = colour_eyes.colour_stores(run, progress=False)
+    assert [(store.path / "store.json").stat().st_mtime_ns for store in again] == dates

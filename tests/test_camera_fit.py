@@ -133,7 +133,9 @@ def test_eyes_are_simulated_through_the_camera_of_a_file(tmp_path: Path) -> None
 
 
 def test_fit_writes_a_camera_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    renders = simulate_eyes(60, tmp_path / "renders", assets=load_assets(None), progress=False)
+    renders = simulate_eyes(
+        simulator_fit.FEWEST_RENDERS, tmp_path / "renders", assets=load_assets(None), progress=False
+    )
     whole, called = simulator_fit.fit_stores, []
 
     def short(*arguments: Any, **options: Any) -> simulator_fit.SimulatorFit:

@@ -170,3 +170,12 @@ def test_where_nothing_can_be_written_is_said_before_any_work(folder: Path, tmp_
     with pytest.raises(ValueError, match=r"photographs is a folder; the name of a file expected"):
         simgan("fit", images, images, "--out", folder)
     assert notes.is_file() and list(tmp_path.glob("*.json")) == []
+
+
+def test_options_that_would_do_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
+    simgan("data", "import", folder, tmp_path / "store")
+    save_refiner(Refiner(profile("smoke").refiner), tmp_path / "r.safetensors", profile("smoke"), seed=0, step=0)
+    with pytest.raises(ValueError, match="--resize found beside the store"):
+        simgan("refine", tmp_path / "r.safetensors", tmp_path / "store", tmp_path / "out", "--resize")
+    with pytest.raises(ValueError, match="--run-seed 3 found without --run"):
+        simgan("study", "create", tmp_path / "s.db", "--real", folder, "--refined", folder, "--run-seed", "3")

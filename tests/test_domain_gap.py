@@ -11,7 +11,7 @@ from toy_eyes import toy_eyes
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
-from simgan_core.evaluation.domain_gap import compare_domains, pixel_distance
+from simgan_core.evaluation.domain_gap import ask, compare_domains, pixel_distance
 
 
 def store(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Store:
@@ -61,6 +61,13 @@ def test_labels_of_real_images_are_not_read_and_bad_stores_are_named(renders: St
     assert tables[0].equals(tables[1])
     with pytest.raises(DataError, match="no angles and no landmarks"):
         compare_domains(without, without, steps=5, progress=False)
+
+
+@pytest.mark.parametrize("seed", [13, 15])  # of which a draw by chance held out none, and one
+def test_of_the_fewest_renders_enough_are_held_out(renders: Store, tmp_path: Path, seed: int) -> None:
+    few = store(tmp_path / "few", renders.images(slice(0, 32)), renders.pitch_yaw()[:32])
+    answers = ask(few, renders, seed=seed, steps=2, limit=100, progress=False)
+    assert len(answers.truth) == len(answers.synthetic) == 8
 
 
 def test_too_few_images_are_refused_before_anything_is_trained(renders: Store, tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def test_rows_are_matched_by_file_name_where_both_files_have_names(tmp_path: Pat
     assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "predicted.npz").mean_error_deg < 1e-6
     np.savez(tmp_path / "nameless.npz", predicted=truth)
     assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "nameless.npz").mean_error_deg > 1
+    np.savez(tmp_path / "more.npz", predicted=[*truth, [0.9, 0.9]], files=[*names, "more.png"])
+    assert evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "more.npz").mean_error_deg < 1e-6
+    np.savez(tmp_path / "twice.npz", predicted=[*truth, [0.9, 0.9]], files=[*names, "0.png"])
+    with pytest.raises(DataError, match="found 0 of 12 images without a prediction, or one with several"):
+        evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "twice.npz")
     np.savez(tmp_path / "fewer.npz", predicted=truth[1:], files=names[1:])
     with pytest.raises(DataError, match=r"fewer.npz: found 1 of 12 images without a prediction.*the first 0.png"):
         evaluate_gaze_files(tmp_path / "truth.npz", tmp_path / "fewer.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,29 @@ def test_a_damaged_or_outdated_copy_is_made_again(tmp_path: Path, monkeypatch: p
     assert again.path == first.path
     monkeypatch.setattr("simgan_core.datasets.open_images.code_fingerprint", lambda _: "other code")
     assert open_images(folder, cache=cache).path != first.path
+
+
+@pytest.mark.parametrize(("file", "cut"), [("provenance.json", None), ("store.json", 20), ("provenance.json", 20)])
+def test_a_copy_without_its_whole_papers_is_made_again(tmp_path: Path, file: str, cut: int | None) -> None:
+    folder, cache = _folder(tmp_path / "in", 3), tmp_path / "cache"
+    path = open_images(folder, cache=cache).path / file
+    whole = path.read_bytes()
+    path.unlink() if cut is None else path.write_bytes(whole[:cut])
+    with pytest.raises(DataError, match=rf"{file}: found no (file|JSON).*damaged"):
+        Store.open(path.parent)
+    open_images(folder, cache=cache).verify()
+    assert json.loads(path.read_text()).keys() == json.loads(whole).keys()
+
+
+def test_pictures_are_kept_where_nobody_else_can_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _folder(tmp_path / "in", 3)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    kept = open_images(folder).path.parent
+    assert kept.parent == tmp_path and kept.stat().st_mode & 0o777 == 0o700
+    kept.chmod(0o777)  # as somebody who was there first would have it
+    with pytest.raises(DataError, match="others can enter; expected a folder of your own"):
+        open_images(folder)
+    kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="not yours"):
+        open_images(folder)

@@ -64,6 +64,15 @@ def test_a_hidden_light_is_found_again(simulator: EyeSimulator) -> None:
     }
 
 
+def test_the_same_light_is_found_in_images_that_are_not_equalised(simulator: EyeSimulator) -> None:
+    """A unit of light is twice as many grey levels there as at the fifth of the exposure that serves equalised ones."""
+    hidden = replace(simulator.ranges, falloff_x_normal=(0.5, 0.2))
+    drawn = [simulator.sample(9, range(start, start + 32), hidden) for start in range(0, 256, 32)]
+    photographs = torch.cat([finish(simulator.render(one).image, (35, 55), equalise=False) for one in drawn]).numpy()
+    found = fit_light(simulator, photographs, equalise=False, renders=128, evaluations=120)
+    assert found.ranges.falloff_x_normal[0] == pytest.approx(0.5, abs=0.15)
+
+
 def test_too_few_photographs_are_refused(simulator: EyeSimulator) -> None:
     with pytest.raises(ValueError, match="at least 2 expected"):
         fit_light(simulator, np.zeros((1, 1, 35, 55), np.uint8))

@@ -199,3 +199,16 @@ def test_distance_and_hairs() -> None:
     assert hair[np.abs(y) > 3].max() == 0
     left, right = hair[:, x[0] < -5].sum(), hair[:, x[0] > 5].sum()
     assert left > 1.3 * right  # thinner towards the tip
+
+
+def test_a_pupil_is_as_large_as_its_parameter(source: EyeAssets) -> None:
+    """The radius of the painted pupil is where its edge is half way: renders stretch the iris from there."""
+    shape = source.eyeball
+    iris = source.iris[source.iris.float().mean((1, 2, 3)).argmax()].float().mean(-1)  # of the lightest colour
+    side = iris.shape[0]
+    place = (torch.arange(side) + 0.5) / side - 0.5
+    radius = torch.hypot(place[:, None], place[None, :]) / shape.texture_per_mm
+    rings = [float(iris[(radius - r).abs() < 0.12].mean()) for r in np.arange(0.3, 3.6, 0.1)]
+    half = (rings[0] + max(rings)) / 2
+    edge = 0.3 + 0.1 * next(k for k, level in enumerate(rings) if level > half)
+    assert edge == pytest.approx(shape.pupil_radius_mm, abs=0.15)

@@ -110,7 +110,7 @@ def test_a_training_left_by_another_commit_makes_a_report_in_pieces(tmp_path: Pa
 def test_results_of_earlier_settings_are_left_out(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     trace = run.path / "notebooks" / "07_gaze_evaluation.execution.json"
-    of_run = {"wall_s": 9, "started": 200, "settings": settings_digest(run.path)}
+    of_run = {"wall_s": 9, "started": 200, "settings": settings_digest(run.path, "07_gaze_evaluation")}
     trace.write_text(json.dumps(of_run))
     judged = {row["id"]: row["verdict"] for row in report.collect_claims(run)}
     assert judged["C3"] == "supported" and "gaze.raw.mean_error_deg" in report.collect_metrics(run)
@@ -124,6 +124,42 @@ def test_results_of_earlier_settings_are_left_out(tmp_path: Path) -> None:
     judged = {row["id"]: row["verdict"] for row in report.collect_claims(changed)}
     assert judged["C3"] == "not evaluated" and "gaze.raw.mean_error_deg" not in report.collect_metrics(changed)
     assert "07_gaze_evaluation" not in report.provenance(changed)["notebooks"]
+    (run.path / "notebooks" / "07_gaze_evaluation.html").write_text("<p>of before</p>")
+    page = report.write_report(changed, tmp_path / "report").read_text()
+    assert "01_data.html" in page and "07_gaze_evaluation.html" not in page, "its page has the earlier verdicts"
+    assert not (tmp_path / "report/notebooks/07_gaze_evaluation.html").exists()
+
+
+def test_other_ends_of_ablations_and_other_data_are_other_settings_where_they_count(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", data="mini")
+    steps = ("01_data", "03_history", "07_gaze_evaluation")
+    for name in steps:
+        trace = {"wall_s": 9, "started": 200, "settings": settings_digest(run.path, name)}
+        (run.path / "notebooks" / f"{name}.execution.json").write_text(json.dumps(trace))
+    assert report.of_earlier_settings(run) == set()
+    config = replace(run.config, ablation_stop=run.config.ablation_stop + 1)
+    longer = RunFolder.create(run.path, data="mini", config=config, data_root=run.path)
+    assert report.of_earlier_settings(longer) == {"03_history", "07_gaze_evaluation"}
+    (tmp_path / "other").mkdir()
+    other = RunFolder.create(run.path, data="mini", config=run.config, data_root=tmp_path / "other")
+    assert report.of_earlier_settings(other) == set(steps)
+
+
+def test_seeds_that_a_run_no_longer_has_take_no_part(tmp_path: Path) -> None:
+    """Traces of more seeds and earlier settings once left the whole notebook out of the report."""
+    run = finished_run(tmp_path / "run")
+    for seed in range(5):
+        settings = settings_digest(run.path, "02_training") if seed in run.seeds else "of before"
+        trace = {"wall_s": 10, "started": 1000 * seed, "settings": settings, "commit": "now" if seed < 3 else "before"}
+        (run.path / "notebooks" / f"02_training-seed-{seed}.execution.json").write_text(json.dumps(trace))
+        (run.path / "notebooks" / f"02_training-seed-{seed}.html").write_text("<p>executed</p>")
+    assert report.of_earlier_settings(run) == set() and "training.images_per_second" in report.collect_metrics(run)
+    (run.path / "notebooks" / "01_data.execution.json").unlink()
+    origin = report.provenance(run)
+    assert (origin["commit"], origin["total_wall_s"], len(origin["notebooks"])) == ("now", 30, 3)
+    report.write_report(run, tmp_path / "report")
+    pages = {file.stem for file in (tmp_path / "report" / "notebooks").iterdir()}
+    assert pages == {"01_data", *(f"02_training-seed-{seed}" for seed in range(3))}
 
 
 def test_a_single_seed_has_no_interval() -> None:

@@ -107,7 +107,7 @@ class Moves(Refiner):
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
     folder = tmp_path_factory.mktemp("stores")
-    synthetic = simulate_eyes(96, folder / "synthetic", assets=load_assets(None), seed=5, progress=False)
+    synthetic = simulate_eyes(200, folder / "synthetic", assets=load_assets(None), seed=5, progress=False)
     with StoreWriter(folder / "real", size=(35, 55), provenance={"test": 1}) as writer:
         writer.append((synthetic.images() * 0.6 + 40).astype(np.uint8))
     return synthetic, Store.open(folder / "real")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core.datasets.errors import DataError
 from simgan_core.evaluation import simulator_fit
 from simgan_core.evaluation.domain_gap import ANGLES, LIDS, Answers
 from simgan_core.evaluation.simulator_fit import SETTINGS, fit_simulator, fit_stores, landmarks
@@ -54,6 +55,13 @@ def test_known_ranges_are_found_again(simulator: EyeSimulator, monkeypatch: pyte
     assert set(found.to_dict()) > {"kappa_yaw_normal_deg[0]", "shape_scale", "distance_after_px2"}
 
 
+def test_a_few_held_out_renders_do_not_say_how_a_network_sees(simulator: EyeSimulator) -> None:
+    """A linear map of sixteen unknowns goes through ten points exactly, and says nothing."""
+    truth = landmarks(simulator, simulator.ranges, NAMES, SIZE)[:10]
+    with pytest.raises(ValueError, match="10 held-out renders found; at least 48 expected"):
+        fit_simulator(simulator, [Answers(NAMES, truth, seen(truth, 0), seen(truth, 1))], SIZE)
+
+
 def test_what_already_fits_stays(simulator: EyeSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = landmarks(simulator, simulator.ranges, NAMES, SIZE)
     monkeypatch.setattr(simulator_fit, "DRAWS", 200)
@@ -91,16 +99,21 @@ def test_ranges_in_files(tmp_path: Path) -> None:
 
 
 def test_stores_are_fitted_and_others_refused(tmp_path: Path) -> None:
-    renders = simulate_eyes(120, tmp_path / "renders", assets=load_assets(None), progress=False)
+    renders = simulate_eyes(
+        simulator_fit.FEWEST_RENDERS, tmp_path / "renders", assets=load_assets(None), progress=False
+    )
     found = fit_stores(
         renders.path, renders.path, None, networks=1, steps=4, evaluations=3, light_evaluations=2, progress=False
     )
-    assert found.start.gaze_prior is not None and len(found.start.gaze_prior) == 120
+    assert found.start.gaze_prior is not None and len(found.start.gaze_prior) == len(renders)
     (tmp_path / "out.json").unlink(missing_ok=True)
     save_ranges(found.ranges, tmp_path / "out.json")
     assert load_ranges(tmp_path / "out.json").gaze_prior is None
     from test_domain_gap import store
 
+    few = simulate_eyes(60, tmp_path / "few", assets=load_assets(None), progress=False)
+    with pytest.raises(DataError, match=r"few: found 60 renders; expected at least 320"):
+        fit_stores(few.path, renders.path, None)
     other = store(tmp_path / "other", renders.images(slice(0, 20)), np.zeros((20, 2)))
     with pytest.raises(ValueError, match="expected a store of 'simgan simulate eyes'"):
         fit_stores(other.path, renders.path, None, networks=1, steps=2)

@@ -14,6 +14,7 @@ import torch
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Batches, Store, StoreWriter, open_images
 from simgan_core.images import to_uint8
+from simgan_core.locks import alone
 
 ROWS = 23
 
@@ -221,3 +222,11 @@ def test_degrees_are_not_taken_for_radians(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"pitch of up to 10; expected radians, 1.571 at most"), writer:
         writer.append(np.zeros((2, 1, 5, 7), np.uint8), {"pitch": np.array([-10.0, 3.0]), "yaw": np.array([15.0, 0.0])})
     assert not (tmp_path / "s").exists()
+
+
+def test_a_lock_leaves_what_a_link_in_its_place_points_to(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("years of work")
+    (tmp_path / "s.lock").symlink_to(tmp_path / "thesis")
+    with alone(tmp_path / "s.lock"):
+        pass
+    assert (tmp_path / "thesis").read_text() == "years of work"

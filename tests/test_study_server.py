@@ -118,7 +118,13 @@ def test_invalid_text_and_path_tricks_are_in_the_log_once(place: tuple[StudyStor
 def test_a_mistyped_address_leaves_no_token_in_the_event_log(place: tuple[StudyStore, Server]) -> None:
     study, server = place
     tokens = (next(iter(study.tokens().values())), study.experimenter_token)
-    for path in (f"/S/{tokens[0]}", f"/s//{tokens[0]}", f"/study/{tokens[0]}", f"/E/{tokens[1]}/counts", f"/{tokens[1]}"):
+    for path in (
+        f"/S/{tokens[0]}",
+        f"/s//{tokens[0]}",
+        f"/study/{tokens[0]}",
+        f"/E/{tokens[1]}/counts",
+        f"/{tokens[1]}",
+    ):
         assert request(server, path)[0] == 404
         assert study.events(1)[0]["detail"].startswith("no such address: ") and "***" in study.events(1)[0]["detail"]
     assert not [event for event in study.events() if any(token in event["detail"] for token in tokens)]

@@ -102,7 +102,7 @@ def test_discriminators_batch_is_half_real_quarter_fresh_quarter_history(
     seen: list[torch.Tensor] = []
     run.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
     made: list[torch.Tensor] = []
-    run.refiner.register_forward_hook(lambda *call: made.append(call[2].detach().clone()))
+    run.refiner.module.register_forward_hook(lambda *call: made.append(call[2].detach().clone()))
     for _ in range(4):
         run.update_discriminator()
     real_images = to_float(torch.from_numpy(run.stores["real"].images().copy()))

@@ -161,3 +161,16 @@ def test_a_folder_is_known_by_its_labels_whatever_its_images_end_in(tmp_path: Pa
     for path in sorted(folder.rglob("*.jpg")):
         path.rename(path.with_suffix(suffix))
     assert is_unityeyes(folder) and not is_unityeyes(tmp_path)
+
+
+def test_what_macos_leaves_beside_copied_files_is_no_part_of_a_folder(tmp_path: Path) -> None:
+    """It sorts before all others: a folder of UnityEyes was once taken for any folder, without crop and labels."""
+    folder = _folder(tmp_path / "eyes")
+    place = folder / "imgs" if (folder / "imgs").is_dir() else folder
+    for path in sorted(place.iterdir()):
+        (place / f"._{path.name}").write_bytes(b"\0\5\26\7 no picture and no label")
+    for extra in range(8):
+        (place / f"._extra{extra}.jpg").write_bytes(b"")
+        (place / f"._extra{extra}.json").write_bytes(b"")
+    assert is_unityeyes(folder)
+    assert all(not path.name.startswith(".") for path in find_images(folder)) and find_images(folder)

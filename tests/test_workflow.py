@@ -27,6 +27,9 @@ import json
 from pathlib import Path
 out = Path(RUN_DIR) / "{folder}"
 out.mkdir(parents=True, exist_ok=True)
+for kind in ("figures", "tables"):  # each execution draws one that no other does
+    (out / kind).mkdir(exist_ok=True)
+    (out / kind / f"{{len(list(out.glob('*.txt')))}}-{{__import__('time').time_ns()}}.dat").write_text(kind)
 with (out / "log.txt").open("a") as log:
     log.write(f"{{SEED}}\\n")
 (out / "metrics.json").write_text(json.dumps({{"{name}.seed": {{
@@ -96,6 +99,9 @@ def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(notebooks: Pa
     file.write_text(file.read_text().replace("import json", "import json, os"))
     again = {"02_training/seed-2": 1, "07_gaze_evaluation": 2, "09_scorecard": 2}
     assert go(seeds=3) == first | again
+    for place in ("07_gaze_evaluation", "02_training/seed-0", "09_scorecard"):
+        for kind in ("figures", "tables"):
+            assert len(list((tmp_path / "report/run" / place / kind).iterdir())) == 1, "the last execution's alone"
 
 
 @pytest.mark.slow
@@ -267,6 +273,17 @@ def test_other_hands_in_the_same_place_are_noticed(tmp_path: Path) -> None:
     before = reproduce._made_with(step, run)
     (root / "hand_mesh/hand.npz").write_bytes(b"a hand")
     assert reproduce._made_with(step, run) != before
+
+
+@pytest.mark.parametrize("file", ["nyu/train/joint_data.mat", "NYU/test/joint_data.mat", "train/joint_data.mat"])
+def test_other_recordings_of_hands_are_noticed_by_both_notebooks(tmp_path: Path, file: str) -> None:
+    root = tmp_path / "data"
+    (root / file).parent.mkdir(parents=True)
+    run = RunFolder.create(tmp_path / "run", data="full", config=profile("smoke"), data_root=root)
+    for step in (Step("04_local_vs_global", ablation=True), Step("08_hand_pose")):
+        before = reproduce._made_with(step, run)
+        (root / file).write_bytes(step.name.encode())
+        assert reproduce._made_with(step, run) != before
 
 
 def test_a_folder_serves_one_kind_of_run(tmp_path: Path) -> None:

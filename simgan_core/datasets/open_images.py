@@ -7,6 +7,8 @@ import getpass
 import hashlib
 import itertools
 import json
+import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +57,7 @@ def open_images(
         provenance = folder_provenance(path, **options, rule="crop", equalise=False)
     code = code_fingerprint(PACKAGE / "datasets" / ("unityeyes.py" if rendered else "folder.py"))
     key = hashlib.sha256(json.dumps([str(path.resolve()), code, provenance], sort_keys=True).encode()).hexdigest()
-    kept = (cache or Path(tempfile.gettempdir()) / f"simgan-{_user()}") / f"{path.name}-{key[:16]}"
-    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = (cache or _own_temporary_folder()) / f"{path.name}-{key[:16]}"
     with alone(kept.parent / f"{kept.name}.lock"):
         if (kept / MANIFEST).is_file():
             with contextlib.suppress(DataError):
@@ -71,9 +72,24 @@ def is_unityeyes(folder: Path) -> bool:
     The first few are looked into, as a user's own labels may be JSON files too; those are left alone.
     """
     place = folder / "imgs" if (folder / "imgs").is_dir() else folder
-    images = {path.stem for path in place.glob("*") if path.suffix.lower() in UNITYEYES_SUFFIXES}
-    labels = (path for path in sorted(place.glob("*.json")) if path.stem in images)
+    images = {path.stem for path in place.glob("[!.]*") if path.suffix.lower() in UNITYEYES_SUFFIXES}
+    labels = (path for path in sorted(place.glob("[!.]*.json")) if path.stem in images)
     return any(b'"eye_details"' in path.read_bytes() for path in itertools.islice(labels, LOOKED_INTO))
+
+
+def _own_temporary_folder() -> Path:
+    """A folder that nobody else can read or replace: pictures of people lie there. DataError where somebody else's."""
+    folder = Path(tempfile.gettempdir()) / f"simgan-{_user()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise DataError(
+            folder,
+            found="a place that is not yours, or that others can enter",
+            expected="a folder of your own with mode 700",
+            remedy="remove it or change its mode, or let TMPDIR name another place for temporary files",
+        )
+    return folder
 
 
 def _user() -> str:

@@ -21,7 +21,7 @@ import functools
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,11 +34,11 @@ from simgan_core.config import Config
 from simgan_core.datasets import mpiigaze
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import listing_sha256
+from simgan_core.datasets.image_stores import without_labels, write_eyes
 from simgan_core.datasets.npz import read_arrays
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.unityeyes import prepare_unityeyes, unityeyes_provenance
-from simgan_core.datasets.writer import MANIFEST, StoreWriter, sha256
-from simgan_core.images import resize
+from simgan_core.datasets.writer import MANIFEST, sha256
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
@@ -50,8 +50,8 @@ from simgan_core.simulators.simulate import load_assets, simulate_eyes
 Data = Literal["embedded", "mini", "full"]
 PUBLISHED = "published_lenet_leave_one_out.npz"
 TESTED_PERSON = 0  # of the mini data, unless the published labels say that the file holds another one's images
-CHUNK = 4096
 LABELS = "real_oracle_labels"
+WRITERS = PACKAGE / "datasets" / "image_stores.py"
 SIMULATOR = tuple(PACKAGE / "simulators" / name for name in ("simulate.py", "sensor.py"))
 LOGGER = logging.getLogger(__name__)
 
@@ -148,23 +148,6 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _unlabelled(
-    labelled: Path, size: tuple[int, int], more: Callable[[], Sequence[NDArray[np.uint8]]]
-) -> Callable[[Path], None]:
-    """Make `real`: the images of a labelled store without any column, and then further images."""
-
-    def make(path: Path) -> None:
-        store = Store.open(labelled)
-        provenance = {"made_by": "simgan_core.datasets.prepare", "images_of": store.provenance, "labels": "left out"}
-        with StoreWriter(path, size=size, channels=store.channels, provenance=provenance) as writer:
-            for start in range(0, len(store), CHUNK):
-                writer.append(store.images(slice(start, start + CHUNK)))
-            for extra in more():
-                writer.append(resize(torch.from_numpy(extra), size))
-
-    return make
-
-
 def target_ranges() -> EyeRanges:
     """The stand-in target's own statistics: gaze as at a laptop, light from the side, looser framing and head pose.
 
@@ -191,6 +174,7 @@ def _embedded(config: Config, seed: int, out: Path) -> list[Recipe]:
     sizes, named = config.data, {"assets": "procedural target"}
     streams = [3 * seed + part for part in range(3)]  # of random numbers, one per store
     labelled = _rendered(LABELS, sizes.real_images, config, streams[1], target, named, **stand_in)
+    unlabelled = without_labels(out / LABELS, sizes.size, lambda: ())
     return [
         _rendered(
             "synthetic",
@@ -202,7 +186,7 @@ def _embedded(config: Config, seed: int, out: Path) -> list[Recipe]:
             ranges=EyeRanges(),
         ),
         labelled,
-        replace(labelled, name="real", make=_unlabelled(out / LABELS, sizes.size, lambda: ())),
+        replace(labelled, name="real", sources=(*labelled.sources, WRITERS), make=unlabelled),
         _rendered("test", sizes.test_images, config, streams[2], target, named, **stand_in),
     ]
 
@@ -260,11 +244,11 @@ def _mini(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
     person = held_back_person(root, eyes)
     file = sha256(root / "mpiigaze" / mpiigaze.PERSON)
     inputs: dict[str, Any] = {"size": list(config.data.size), "person": person, "p00": file}
-    source = (PACKAGE / "datasets" / "mpiigaze.py",)
+    source = (PACKAGE / "datasets" / "mpiigaze.py", WRITERS)
 
     def labelled(index: NDArray[np.int64], part: str) -> Callable[[Path], None]:
         def make(path: Path) -> None:
-            _write_eyes(path, config, {**inputs, "part": part}, [(person, 0, eyes.subset(index))])
+            write_eyes(path, config.data.size, {**inputs, "part": part}, [(person, 0, eyes.subset(index))])
 
         return make
 
@@ -275,18 +259,9 @@ def _mini(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
     return [
         _assets_recipe(root, config, seed, gaze_prior_ranges(root, person)),
         Recipe(LABELS, inputs, source, labelled(train, "train")),
-        Recipe("real", unlabelled, source, _unlabelled(out / LABELS, config.data.size, others)),
+        Recipe("real", unlabelled, source, without_labels(out / LABELS, config.data.size, others)),
         Recipe("test", inputs, source, labelled(test, "test")),
     ]
-
-
-def _write_eyes(
-    path: Path, config: Config, inputs: dict[str, Any], days: Iterable[tuple[int, int, mpiigaze.Eyes]]
-) -> None:
-    provenance = {"made_by": "simgan_core.datasets.prepare", "data": "MPIIGaze", **inputs}
-    with StoreWriter(path, size=config.data.size, provenance=provenance) as writer:
-        for person, day, eyes in days:
-            writer.append(resize(torch.from_numpy(eyes.images), config.data.size), eyes.annotations(person, day))
 
 
 def _full(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
@@ -297,19 +272,19 @@ def _full(root: Path, config: Config, seed: int, out: Path) -> list[Recipe]:
         mpiigaze.sample_list(gaze_root, person)  # complains now rather than after an hour
     files = [path for paths in days.values() for path in paths]
     inputs: dict[str, Any] = {"size": list(config.data.size), "files": listing_sha256(files + lists)}
-    source = (PACKAGE / "datasets" / "mpiigaze.py",)
+    source = (PACKAGE / "datasets" / "mpiigaze.py", WRITERS)
 
     def part(name: Literal["rest", "evaluation"]) -> Callable[[Path], None]:
         def make(path: Path) -> None:
             eyes: Iterator[tuple[int, int, mpiigaze.Eyes]] = mpiigaze.read_full(gaze_root, name)
-            _write_eyes(path, config, {**inputs, "part": name}, eyes)
+            write_eyes(path, config.data.size, {**inputs, "part": name}, eyes)
 
         return make
 
     return [
         _full_synthetic(root, config, seed),
         Recipe(LABELS, inputs, source, part("rest")),
-        Recipe("real", inputs, source, _unlabelled(out / LABELS, config.data.size, lambda: ())),
+        Recipe("real", inputs, source, without_labels(out / LABELS, config.data.size, lambda: ())),
         Recipe("test", inputs, source, part("evaluation")),
     ]
 

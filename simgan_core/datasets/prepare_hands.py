@@ -29,7 +29,8 @@ from typing import Any
 
 from simgan_core.config_hand import HandConfig
 from simgan_core.datasets import nyu
-from simgan_core.datasets.prepare import Recipe, _device, _make_or_reuse, _unlabelled
+from simgan_core.datasets.image_stores import without_labels
+from simgan_core.datasets.prepare import WRITERS, Recipe, _device, _make_or_reuse
 from simgan_core.datasets.store import spread
 from simgan_core.datasets.writer import sha256
 from simgan_core.provenance import PACKAGE
@@ -151,8 +152,8 @@ def _renders(
 
 
 def _without_labels(labelled: Recipe, config: HandConfig, out: Path) -> Recipe:
-    make = _unlabelled(out / labelled.name, config.method.data.size, lambda: ())
-    return Recipe("target", labelled.inputs, labelled.sources, make)
+    make = without_labels(out / labelled.name, config.method.data.size, lambda: ())
+    return Recipe("target", labelled.inputs, (*labelled.sources, WRITERS), make)
 
 
 def _recorded(root: Path, config: HandConfig, out: Path) -> list[Recipe]:

@@ -26,6 +26,8 @@ from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.writer import FORMAT, MANIFEST, PROVENANCE, StoreWriter, UInt8, sha256
 from simgan_core.images import to_float
 
+DAMAGED = "the store is damaged: prepare it again"
+
 __all__ = ["Batches", "Store", "StoreWriter", "open_images"]
 
 
@@ -56,7 +58,7 @@ class Store:
                 remedy="make one with 'simgan data prepare', 'simgan simulate eyes' or, of a folder of images, "
                 "'simgan data import'",
             )
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = _json_object(path / MANIFEST)
         if manifest.get("format") != FORMAT:
             raise DataError(
                 path / MANIFEST,
@@ -71,9 +73,9 @@ class Store:
                     path / entry["file"],
                     found="no file" if length is None else f"{length} bytes",
                     expected=f"{entry['bytes']} bytes",
-                    remedy="the store is damaged: prepare it again",
+                    remedy=DAMAGED,
                 )
-        return cls(path, manifest, json.loads((path / PROVENANCE).read_text()))
+        return cls(path, manifest, _json_object(path / PROVENANCE))
 
     def verify(self) -> None:
         """Compare every file with its sha256. Raises DataError that names the first damaged file."""
@@ -196,6 +198,18 @@ def _rows(indices: Sequence[int] | NDArray[Any], count: int) -> NDArray[np.int64
     if len(array) and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"indices of {array.dtype} found; expected integers or a mask of truth values")
     return array.astype(np.int64)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a store; DataError that names it where it is missing or cut."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = "no file" if isinstance(error, FileNotFoundError) else f"no JSON ({error})"
+        raise DataError(path, found=found, expected="a JSON object", remedy=DAMAGED) from error
+    if not isinstance(content, dict):
+        raise DataError(path, found=type(content).__name__, expected="a JSON object", remedy=DAMAGED)
+    return content
 
 
 def _entries(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -63,8 +63,9 @@ def find_images(folder: Path | str) -> list[Path]:
     expected, remedy = "pairs N.jpg and N.json", "name the folder that UnityEyes wrote, or copy the missing files"
     if not place.is_dir():
         raise DataError(folder, found="no such folder", expected=expected, remedy=remedy)
-    images = {path.stem: path for path in place.iterdir() if path.suffix.lower() in SUFFIXES}
-    labels = {path.stem: path for path in place.glob("*.json")}
+    # macOS leaves ._1.jpg and ._1.json beside the files that it copies
+    images = {path.stem: path for path in place.glob("[!.]*") if path.suffix.lower() in SUFFIXES}
+    labels = {path.stem: path for path in place.glob("[!.]*.json")}
     if not images:
         raise DataError(place, found=f"no images and {len(labels)} JSON files", expected=expected, remedy=remedy)
     for stem in sorted(images.keys() ^ labels.keys()):

@@ -62,6 +62,10 @@ class NoIrisError(ValueError):
     """No iris was found in the refined images where the synthetic ones had one."""
 
 
+class NothingToFollowError(ValueError):
+    """The synthetic images themselves show no iris that can be found; no refiner is to blame."""
+
+
 @dataclass(frozen=True)
 class PupilShift:
     """Distance between iris centres before and after; `distances_px` [S, n] of the n images usable with every seed."""
@@ -104,10 +108,16 @@ def pupil_labels(store: Store, limit: int | None = None) -> Floats:
 def pupil_shift(synthetic: Images, refined: Refined) -> PupilShift:
     """How far the fitted iris centres of `synthetic` [N, C, H, W] move in `refined`: the same images, once per seed.
 
-    Raises NoIrisError if no iris is found both before and after, ValueError if shapes differ.
+    Raises NoIrisError if irises are found before and none of them after, NothingToFollowError if none is found before,
+    ValueError if shapes differ.
     """
     after = _as_arrays(refined, len(synthetic))
     before = fit_iris(synthetic)
+    if not before.valid.any():
+        raise NothingToFollowError(
+            f"no iris found in {len(synthetic)} synthetic images; expected eyes framed as docs/selection.md says. "
+            "Crop them so, or choose lambda by eye"
+        )
     fits = [fit_iris(_same_shape(images, synthetic)) for images in after]
     usable = before.valid & np.all([fit.valid for fit in fits], axis=0)
     if not usable.any():

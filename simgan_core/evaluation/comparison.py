@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from simgan_core.config import Config
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.baselines import BASELINES, fit_and_predict
 from simgan_core.evaluation.dependence import groups_of
+from simgan_core.evaluation.kept import cached
 from simgan_core.evaluation.matching import FDA_BETA, Match, matched
 from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
@@ -224,10 +224,10 @@ def _predict_arm(task: Task) -> Floats:
     real = Store.open(data.real) if arm.match is not None and data.real is not None else None
     key, path = _key(arm, seed, config, training, test, real), out / f"{arm.name}-seed{seed}.npz"
     if arm.name in BASELINES:
-        return _cached(path, key, lambda: fit_and_predict(arm.name, training, test, seed=seed))
+        return cached(path, key, lambda: fit_and_predict(arm.name, training, test, seed=seed))
     if arm.name == "raw" and not path.with_suffix(".safetensors").is_file():
         path.unlink(missing_ok=True)  # its weights are needed too
-    return _cached(path, key, lambda: _train_and_predict(arm, seed, config, training, test, real, path))
+    return cached(path, key, lambda: _train_and_predict(arm, seed, config, training, test, real, path))
 
 
 def _training_store(arm: Arm, seed: int, data: TrainingData) -> Path:
@@ -271,15 +271,3 @@ def _key(arm: Arm, seed: int, config: Config, training: Store, test: Store, real
         how |= {"real": real.checksum, "beta": FDA_BETA}
     parts = [how, seed, dataclasses.asdict(config.gaze), training.checksum, test.checksum]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _cached(path: Path, key: str, compute: Callable[[], Floats]) -> Floats:
-    if path.exists():
-        with np.load(path) as saved:
-            if str(saved["key"]) == key:
-                return np.asarray(saved["predicted"], dtype=np.float32)
-    predicted = compute()
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, predicted=predicted, key=np.array(key))
-    os.replace(partial, path)
-    return predicted

@@ -37,8 +37,9 @@ Floats = NDArray[np.float64]
 
 HELD_OUT = 0.15
 """Share of the renders that the network does not train on."""
+LEAST_HELD_OUT = 8
 MIN_RENDERS, MIN_REAL = 32, 8
-"""Fewer renders leave hardly any held out, fewer real images no two halves with a spread of their own."""
+"""Fewer renders leave hardly any to learn from, fewer real images no two halves with a spread of their own."""
 BATCH = 64
 ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
 LIDS = {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15}  # of 20 points along the margins
@@ -130,7 +131,8 @@ def ask(
     rng = np.random.default_rng(seed)
     rows, real_rows = _some(synthetic, limit, rng), _some(real, limit, rng)
     images, targets = synthetic.images(rows), _targets(synthetic).iloc[rows]
-    held_out = rng.random(len(images)) < HELD_OUT
+    held_out = np.zeros(len(images), np.bool_)
+    held_out[rng.permutation(len(images))[: max(LEAST_HELD_OUT, round(HELD_OUT * len(images)))]] = True
     truth = targets.to_numpy(np.float64)
     net = _train(images[~held_out], truth[~held_out], seed, steps, progress)
     names = tuple(str(name) for name in targets.columns)

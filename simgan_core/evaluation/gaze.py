@@ -111,7 +111,8 @@ def evaluate_gaze_files(truth: Path | str, predicted: Path | str) -> GazeReport:
     """Compare `pitch_yaw` of the truth file with `predicted` of the predictions' file (both .npz, may be one file).
 
     A predictions' file without `predicted` may hold its angles as `pitch_yaw`. Rows are matched by position; where both
-    files name their images (`files`, as `simgan gaze predict` writes), by name. Raises DataError that names the file.
+    files name their images (`files`, as `simgan gaze predict` writes), by name, and further predictions are left out.
+    Raises DataError that names the file.
     """
     truth, predicted = Path(truth), Path(predicted)
     true_angles = _array(truth, ("pitch_yaw",))
@@ -130,7 +131,7 @@ def _in_order_of(truth: Path, predicted: Path, angles: Floats) -> Floats:
         return angles
     place = {str(name): row for row, name in enumerate(names[1])}
     missing = [str(name) for name in names[0] if str(name) not in place]
-    if missing or len(place) != len(names[0]) or len(angles) != len(names[1]):
+    if missing or len(place) != len(names[1]) or len(angles) != len(names[1]):
         found = f"{len(missing)} of {len(names[0])} images without a prediction, or one with several"
         example = f", the first {missing[0]}" if missing else ""
         raise DataError(predicted, found=found + example, expected=f"the images of {truth}", remedy="predict those")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from simgan_core.config_hand import PAPER_SIDE, HourglassConfig
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.hand import pck_area, pck_curve
+from simgan_core.evaluation.kept import cached
 from simgan_core.evaluation.statistics import Estimate, paired_difference, two_level_bootstrap
 from simgan_core.hand_estimator import predict_joints, train_hourglass
 from simgan_core.provenance import PACKAGE, code_fingerprint
@@ -182,14 +182,10 @@ def _predict_arm(task: Task) -> Floats:
     parts = [code, arm.views, seed, dataclasses.asdict(config), training.checksum, test.checksum]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = out / f"{arm.name}-seed{seed}.npz"
-    if path.exists():
-        with np.load(path) as saved:
-            if str(saved["key"]) == key:
-                return np.asarray(saved["predicted"], dtype=np.float32)
-    rows = rows_of_views(training, arm.views)
-    model = train_hourglass(training.images(rows), joints_uv(training)[rows], config, seed=seed, progress=False)
-    predicted = predict_joints(model, test.images())
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, predicted=predicted, key=np.array(key))
-    os.replace(partial, path)
-    return predicted
+
+    def estimates() -> Floats:
+        rows = rows_of_views(training, arm.views)
+        model = train_hourglass(training.images(rows), joints_uv(training)[rows], config, seed=seed, progress=False)
+        return predict_joints(model, test.images())
+
+    return cached(path, key, estimates)

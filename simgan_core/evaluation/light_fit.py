@@ -91,13 +91,16 @@ def fit_light(
     target, unit = moments(wanted), np.tile(wanted.std(axis=0) + 1e-6, 2)
     indices = range(FIRST_DRAW, FIRST_DRAW + renders)
     linear = srgb_to_linear(render_all(simulator, indices, _evenly_lit))
+    exposure = simulator.sample(0, list(indices)).exposure[:, None, None, None].cpu()
     draws = torch.from_numpy(np.random.default_rng(0).standard_normal((renders, len(FALLOFF))).clip(-CLIP, CLIP))
 
     def distance(values: Floats) -> float:
         mean, spread = torch.from_numpy(np.asarray(values, np.float64)).chunk(2)
         field = falloff_field((mean + draws * spread.abs()).float(), simulator.frame)
         lit = linear * field
-        lit = lit * (0.2 * _DIM / lit.mean((1, 2, 3), keepdim=True).clamp(min=1e-6))
+        # Equalised images take no notice of the exposure; of others, slopes are compared at the ranges' own.
+        level = 0.2 * (_DIM if equalise else exposure)
+        lit = lit * (level / lit.mean((1, 2, 3), keepdim=True).clamp(min=1e-6))
         seen = light_terms(finish(linear_to_srgb(lit), size, equalise).numpy())
         return float((((moments(seen) - target) / unit) ** 2).mean())
 

@@ -11,6 +11,7 @@ Legend: T targets, N images, V settings. Positions in pixels of the image, angle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -23,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.camera_fit import EVALUATIONS, CameraFit, fit_camera
-from simgan_core.evaluation.domain_gap import ANGLES, LIDS, Answers, ask
+from simgan_core.evaluation.domain_gap import ANGLES, HELD_OUT, LIDS, Answers, ask
 from simgan_core.evaluation.light_fit import LightFit, fit_light
 from simgan_core.simulators.eye import EyeSimulator
 from simgan_core.simulators.ranges import NOT_IN_FILES, EyeRanges, parse_ranges
@@ -41,6 +43,10 @@ STIFFNESS = 0.01
 """Penalty on a setting that moves by its `step`, in px²: what the images do not decide stays as it was."""
 PHOTOGRAPHS = 4000
 """Real images, evenly spread over their store, that light and camera are fitted to."""
+PER_TARGET = 3
+"""Held-out renders for each unknown of the linear map from the truth to a network's answers, at least."""
+FEWEST_RENDERS = math.ceil(PER_TARGET * (len(ANGLES) + 2 + 2 * len(LIDS) + 1) / HELD_OUT)
+"""Of which so many are held out, for all targets of the simulator's own renders."""
 FIRST_DRAW = 1_000_000  # of the stream: far from the images of any store
 
 
@@ -126,11 +132,18 @@ def fit_simulator(
         evaluations: of the distance, 20 ms each.
 
     Raises:
-        ValueError: no answers, or networks that were asked different things.
+        ValueError: no answers, networks that were asked different things, or too few held-out renders to say how they
+            see.
 
     """
     if not answers or len({answer.names for answer in answers}) != 1:
         raise ValueError(f"answers about {[answer.names for answer in answers]} found; the same targets expected")
+    told, needed = min(len(answer.truth) for answer in answers), PER_TARGET * (len(answers[0].names) + 1)
+    if told < needed:
+        raise ValueError(
+            f"{told} held-out renders found; at least {needed} expected, {PER_TARGET} for each of the numbers that say "
+            f"how a network sees. Render at least {math.ceil(needed / HELD_OUT)}, better some thousands."
+        )
     views = [_View.of(answer) for answer in answers]
     start, names = simulator.ranges, answers[0].names
 
@@ -191,6 +204,11 @@ def fit_stores(
     made = renders.provenance
     if "ranges" not in made or "frame" not in made:
         raise ValueError(f"{synthetic}: made by {made.get('made_by')!r}; expected a store of 'simgan simulate eyes'")
+    if len(renders) < FEWEST_RENDERS:
+        raise DataError(
+            renders.path, found=f"{len(renders)} renders", expected=f"at least {FEWEST_RENDERS}",
+            remedy="render more: some thousands tell well how the networks see",
+        )  # fmt: skip
     numbers = {name: value for name, value in made["ranges"].items() if name not in NOT_IN_FILES}
     start = parse_ranges(numbers, str(synthetic)).with_prior(renders.pitch_yaw())
     height, width = made["frame"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simgan_core.datasets.errors import DataError
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.simulators.hand_assets import HandAssets, assemble
 from simgan_core.simulators.hand_skeleton import BONES, DIGIT_BASES, Skeleton, frame, relative
 
@@ -66,13 +67,7 @@ def load_hand_mesh(path: Path) -> HandAssets:
 
 def _read_spherehand(path: Path) -> _Source:
     wanted = ("vertices", "faces", "skin_weights", "bone_name", "bone_offset_matrix")
-    with np.load(path) as archive:
-        missing = [name for name in wanted if name not in archive]
-        if missing:
-            raise DataError(
-                path, found=f"arrays {sorted(archive)}", expected=", ".join(wanted), remedy="use sphereHand's file"
-            )
-        arrays = {name: archive[name] for name in wanted}
+    arrays = read_arrays(path, wanted, "use sphereHand's file", every=True)
     mirror = np.array([1.0, -1.0, 1.0])
     names = arrays["bone_name"].tolist()
     joints = np.linalg.inv(arrays["bone_offset_matrix"].astype(np.float64))[:, :3, 3] * mirror

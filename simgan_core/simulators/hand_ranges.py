@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.hand_crop import CUBE_MM, NYU_CAMERA, uvd_to_xyz
 from simgan_core.simulators.counter_random import normals, uniforms
 from simgan_core.simulators.hand_skeleton import (
@@ -66,12 +67,10 @@ class PosePrior:
 
     @classmethod
     def load(cls, path: Path) -> PosePrior:
-        """Read what `save` wrote. Raises ValueError naming what is missing."""
-        with np.load(path) as archive:
-            missing = [name for name in (*_PRIOR_FIELDS, "source") if name not in archive]
-            if missing:
-                raise ValueError(f"{path}: arrays {sorted(archive)} found; {missing} expected; save one with PosePrior")
-            return cls(**{name: archive[name] for name in _PRIOR_FIELDS}, source=str(archive["source"]))
+        """Read what `save` wrote. Raises DataError naming what is missing or broken."""
+        remedy = "make one with 'simgan simulate hand-prior', or save a PosePrior"
+        arrays = read_arrays(path, (*_PRIOR_FIELDS, "source"), remedy, every=True)
+        return cls(**{name: arrays[name] for name in _PRIOR_FIELDS}, source=str(arrays["source"]))
 
 
 @dataclass(frozen=True)

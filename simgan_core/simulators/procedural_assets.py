@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simgan_core.simulators.assets import EyeAssets, EyeballGeometry
+from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.environments import room_environments
-from simgan_core.simulators.procedural_iris import IRIS_COLOURS, eyeball_texture, lash_textures
+from simgan_core.simulators.procedural_iris import IRIS_COLOURS, PROCEDURAL_EYEBALL, eyeball_texture, lash_textures
 from simgan_core.simulators.procedural_shape import (
     COLUMNS,
     LID_RINGS,
@@ -86,7 +86,7 @@ def procedural_assets(seed: int = 0, variant: Variant = "source", texture: int =
         iris=iris,
         iris_probability=probability,
         lashes=lash_textures(rng, 4),
-        eyeball=EyeballGeometry(),
+        eyeball=PROCEDURAL_EYEBALL,
         environments=room_environments(24, seed=int(rng.integers(2**31))),
     )
 
@@ -105,7 +105,7 @@ def _irises(rng: np.random.Generator, variant: Variant, texture: int) -> tuple[T
     """Eyeballs [I, t, t, 3], two of each colour, and their probabilities [I]."""
     shares = _IRISES[variant]
     assert set(shares) <= set(IRIS_COLOURS)
-    geometry = EyeballGeometry()
+    geometry = PROCEDURAL_EYEBALL
     names = [name for name in shares for _ in range(2)]
     draws = zip(names, rng.spawn(len(names)), strict=True)
     textures = [eyeball_texture(draw, name, texture, geometry) for name, draw in draws]

@@ -16,6 +16,9 @@ from simgan_core.simulators.procedural_noise import Array, draw_hairs, grid_mm, 
 from simgan_core.simulators.procedural_skin import encode_srgb
 
 PUPIL_MM = 2.4
+_EDGE_MM = 0.25  # over which the pupil's edge fades into the iris
+PROCEDURAL_EYEBALL = EyeballGeometry(pupil_radius_mm=PUPIL_MM + _EDGE_MM / 2)
+"""UnityEyes' eyeball with the pupil that is painted here: its radius is where the edge is half way."""
 _POLAR = 512  # samples around, and from the centre to the limbus
 # Linear reflectance of the stroma near the limbus and around the pupil (the collarette's zone).
 IRIS_COLOURS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -41,7 +44,7 @@ def eyeball_texture(rng: np.random.Generator, colour: str, pixels: int, geometry
     near_pupil = 1.0 / (1.0 + np.exp((radius - collarette) / 0.16))
     iris = (outer + (inner - outer) * near_pupil[..., None]) * stroma[..., None]
     iris = iris * (1.0 - 0.75 * np.exp(-(((radius - geometry.limbus_radius_mm) / 0.55) ** 2)))[..., None]
-    iris = iris * np.clip((radius - PUPIL_MM) / 0.25, 0.0, 1.0)[..., None]
+    iris = iris * np.clip((radius - PUPIL_MM) / _EDGE_MM, 0.0, 1.0)[..., None]
     sclera = _sclera(rng, x, y, pixels, side_mm)
     edge = 1.0 / (1.0 + np.exp(-(radius - geometry.limbus_radius_mm - 0.06 * _around(rng, angle, 7)) / 0.16))
     return encode_srgb(iris + (sclera - iris) * edge[..., None])

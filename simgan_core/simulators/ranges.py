@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simgan_core.config_tree import build
+from simgan_core.datasets.npz import read_arrays
 from simgan_core.provenance import read_json, write_json
 from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.counter_random import normals, uniforms
@@ -152,10 +153,7 @@ def published_prior(npz_path: Path, exclude_subject: int = 0) -> NDArray[np.floa
     negated in the file already (see `datasets.mpiigaze.load_mini`). The subject under test is left out, so none of its
     labels is ever read.
     """
-    with np.load(npz_path) as archive:
-        if "pitch_yaw" not in archive:
-            raise ValueError(f"{npz_path}: arrays {sorted(archive)} found; expected pitch_yaw; pass the published one")
-        labels = archive["pitch_yaw"].astype(np.float32)
+    labels = read_arrays(npz_path, ("pitch_yaw",), "pass the published one")["pitch_yaw"].astype(np.float32)
     if labels.ndim != 3 or labels.shape[2] != 2 or not 0 <= exclude_subject < len(labels):
         raise ValueError(
             f"{npz_path}: expected pitch_yaw [subjects, images, 2] with subject {exclude_subject}, found {labels.shape}"

@@ -62,7 +62,7 @@ def log_failure(
     """Log what a page ran into; tornado would write the whole request, its address included."""
     request = f"{handler.request.method} {redacted(handler.request.path)}"
     if isinstance(error, tornado.web.HTTPError):
-        access_log.warning("%d %s: %s", error.status_code, request, redacted(error.get_message()))
+        access_log.warning("%d %s: %s", error.status_code, request, redacted(error.get_message() or ""))
     else:
         app_log.error("%s\n%s", request, redacted("".join(traceback.format_exception(kind, error, trace))))
 
