@@ -111,7 +111,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "C2",
         "Refining raises the share of real images within 7° (refined minus raw, same amount of data)",
-        "69.4 % against 62.3 %, +7.1 points",
+        "69.4 % against 62.3 %, +7.1 points; with 4x, as here, 87.2 % against 64.9 %, +22.3",
         "points",
         "07_gaze_evaluation",
         Threshold("above", 0.0),

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from simgan_core.evaluation.published import NOTE
 from simgan_core.evaluation.realism_comparison import MEASURES, RealismComparison
 from simgan_core.figures import COLOURS
-from simgan_core.tables_gaze import REDUCED, SAME_IMAGES
+from simgan_core.tables_gaze import OTHER_TRAINING, REDUCED, SAME_IMAGES
 
 _SOURCES = {"ours, as the paper": "#2b5fa6", "ours, beyond the paper": "#3d7a4e", SAME_IMAGES: "#7a4e8c"}
-_SOURCES |= {REDUCED: "#c8643b", NOTE: "#9aa4ae"}
+_SOURCES |= {OTHER_TRAINING: "#5fa8c8", REDUCED: "#c8643b", NOTE: "#9aa4ae"}
 
 
 def methods_figure(table: pd.DataFrame) -> Figure:

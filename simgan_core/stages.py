@@ -64,7 +64,13 @@ def choose_stop(run: RunFolder, seed: int) -> Stop:
     """Let the rule without labels take a stop of the refiner of `seed`, trained before; its weights are the run's."""
     from simgan_core import stops
 
-    return stops.choose_stop(training_of(run, seed), run.refiner(seed))
+    training = training_of(run, seed)
+    if not all(training.kept(step).is_file() for step in training.steps):
+        raise FileNotFoundError(
+            f"{training.folder}: no refiner kept at steps {', '.join(map(str, training.steps))}; expected the training "
+            f"of seed {seed}. Run 02_training with SEED = {seed} first, or 'simgan reproduce'."
+        )
+    return stops.choose_stop(training, run.refiner(seed))
 
 
 def training_of(run: RunFolder, seed: int) -> Training:

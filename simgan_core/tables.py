@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from simgan_core.deviations import HAND_METHOD
+
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from simgan_core.config import Config
+    from simgan_core.config_hand import HandConfig
     from simgan_core.datasets.store import Store
     from simgan_core.evaluation.comparison import Comparison
     from simgan_core.run_folder import Metric
@@ -40,7 +44,7 @@ def stores(named: Mapping[str, Store]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["store", "images", "height × width", "gaze labels"])
 
 
-def settings(config: Config, sections: Sequence[str]) -> pd.DataFrame:
+def settings(config: Config | HandConfig, sections: Sequence[str]) -> pd.DataFrame:
     """Every setting of these sections: here, in the paper, and where our value comes from."""
     rows = [
         (f"{section}.{field.name}", str(getattr(part, field.name)), field.metadata["paper"], field.metadata["source"])
@@ -48,6 +52,17 @@ def settings(config: Config, sections: Sequence[str]) -> pd.DataFrame:
         for part in [getattr(config, section)]
         for field in fields(part)
     ]
+    return pd.DataFrame(rows, columns=["setting", "here", "paper", "source"])
+
+
+def hand_settings(config: HandConfig) -> pd.DataFrame:
+    """Every setting of hands that is one of theirs alone or differs from the eyes', as `settings` has them."""
+    own = [field for field in fields(config) if "paper" in field.metadata]
+    rows = [(f.name, str(getattr(config, f.name)), f.metadata["paper"], f.metadata["source"]) for f in own]
+    rows += list(settings(config, ["data", "estimator"]).itertuples(index=False, name=None))
+    for name, paper in HAND_METHOD.items():
+        value = reduce(getattr, name.split("."), config.method)
+        rows.append((f"method.{name}", str(value), paper, "ours"))
     return pd.DataFrame(rows, columns=["setting", "here", "paper", "source"])
 
 

@@ -178,7 +178,10 @@ class AlgorithmOne:
         """One update of R on L_R (equation 4), or on its self-regularisation alone."""
         synthetic = next(self.synthetic)  # 1. Sample a mini-batch of synthetic images x_i
         refined = self.refiner(synthetic)
-        regularisation = self.config.loss.lambda_sum * losses.self_regularisation(refined, synthetic, self.psi)
+        # Without self-regularisation (lambda = 0) R is pretrained to copy its input all the same: else it would enter
+        # the game with random weights, and what lambda = 0 shows would be a dead network's.
+        weight = self.config.loss.lambda_sum or float(not adversarial)
+        regularisation = weight * losses.self_regularisation(refined, synthetic, self.psi)
         loss, parts = regularisation, {"loss_regularisation": regularisation}
         if adversarial:
             # D only judges here: its weights take no gradient. Its plain module is called, as DDP counts on one

@@ -39,7 +39,11 @@ def test_the_papers_numbers_are_the_published_ones() -> None:
 def test_amounts_stand_beside_the_published_ones(comparison: Comparison) -> None:
     table = tables_gaze.amount(comparison)
     assert list(table["arm"]) == ["raw_1x", "raw", "refined_1x", "refined"]
-    assert list(table["seeds"]) == [1, 2, 1, 2] and set(table["images"]) == {80}
+    assert set(table["seeds"]) == {1} and set(table["images"]) == {80}, "of the one seed that all four arms have"
+    alone = comparison.predicted["raw"][:1]
+    shared = tables_gaze.of_shared_seeds(comparison)
+    np.testing.assert_array_equal(shared.predicted["raw"], alone)
+    assert table["within 7° (%)"][1] == shared.within_7_deg("raw").value
     assert ((table["low"] <= table["within 7° (%)"]) & (table["within 7° (%)"] <= table["high"])).all()
 
 
@@ -50,6 +54,9 @@ def test_every_method_is_there_once_and_published_rows_say_so(comparison: Compar
     assert len(published) == 8 and published["low"].isna().all() and published["images"].isna().all()
     assert ours["low"].notna().all() and ours["method"].is_unique
     assert {BASELINES[name].title for name in BASELINES} <= set(ours["method"])
+    others = {"kNN": "ours, as the paper", "SVR": tables_gaze.OTHER_TRAINING, "CNN on raw": "ours, as the paper"}
+    for method, source in others.items():
+        assert set(table[table["method"].str.startswith(method) & table["seeds"].notna()]["source"]) >= {source}
     assert list(table[table["source"] == tables_gaze.REDUCED]["mean error (°)"]) == [9.0]
     fewer = comparison.only(name for name in comparison.predicted if name != "svr")
     assert len(tables_gaze.methods(fewer, reduced)) == len(table) - 1

@@ -8,7 +8,8 @@ import torch
 from matplotlib import pyplot as plt
 from toy_hands import CUBE, toy_hands
 
-from simgan_core import hand_figures, hand_widgets
+from simgan_core import hand_figures, hand_widgets, tables
+from simgan_core.config_hand import hand_profile
 from simgan_core.evaluation.hand_comparison import BOUND, HAND_ARMS, HandComparison
 from simgan_core.hand_crop import encode_depth, to_crop_pixels, xyz_to_uvd
 
@@ -91,3 +92,13 @@ def test_without_a_person_the_views_are_figures(comparison: HandComparison) -> N
     view = hand_widgets.skeleton_view(images, xyz, uv, np.tile(CUBE, (3, 1)))
     assert slider is not None and view is not None and len(view.axes) == 2
     plt.close("all")
+
+
+def test_settings_of_hands_stand_beside_the_papers_for_hands() -> None:
+    """Once they stood beside the paper's for eyes."""
+    config = hand_profile("cpu")
+    table = tables.hand_settings(config).set_index("setting")
+    assert table.loc["method.training.pretrain_refiner", "paper"].startswith("500")
+    assert table.loc["method.training.batch", "paper"] == "not given"
+    assert table.loc["method.data.size", "here"] == str(config.method.data.size)
+    assert {"wide", "discriminator_width", "data.poses", "estimator.stacks"} <= set(table.index)

@@ -16,6 +16,7 @@ from toy_eyes import toy_store
 from simgan_core import config as c
 from simgan_core import profiles, training
 from simgan_core.checkpoints import CHECKPOINT, load_refiner, load_state
+from simgan_core.config import with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.history import HistoryBuffer
 from simgan_core.images import to_float
@@ -457,3 +458,17 @@ if __name__ == "__main__":  # rewrites the golden numbers, after a change that i
             print(json.dumps(golden_trace(Path(name))))
     else:
         GOLDEN.write_text(json.dumps(plain_trace(), indent=1) + "\n")
+
+
+def test_without_self_regularisation_the_refiner_still_learns_to_copy_first(
+    stores: tuple[Store, Store], tmp_path: Path
+) -> None:
+    """Else lambda = 0 would be a network that never learnt, and no unpaired translation."""
+    pretrained = {}
+    for lam in (0.0, 1.0):
+        config = with_overrides(small(), {"loss.lambda_sum": lam, "training.pretrain_refiner": 40})
+        one = training.AlgorithmOne(Fabric(accelerator="cpu", devices=1), config, *stores, tmp_path / str(lam), seed=0)
+        first, *_, last = [float(one.update_refiner(adversarial=False)["loss_regularisation"]) for _ in range(40)]
+        assert last < 0.5 * first
+        pretrained[lam] = last
+    assert pretrained[0.0] == pretrained[1.0], "its weight in that phase is 1"
