@@ -66,6 +66,7 @@ HAND_METHOD = {
 HAND_REASONS = {
     "refiner.kernel": "as the paper",
     "refiner.output": "R starts at the identity, which a tanh would bend",
+    "training.pretrain_refiner": "R starts at the identity, where loss and gradient are zero: nothing to learn",
     "loss.lambda_sum": "0.004 at 224 x 224; other crops keep the ratio of mean L1 to mean cross-entropy",
 }
 """Why, where it is not the size of the profile."""

@@ -117,9 +117,33 @@ def test_two_level_interval_covers_seeds_and_images() -> None:
     both = two_level_bootstrap(5 + of_seed + of_image)
     images_only = two_level_bootstrap(5 + of_image.repeat(12, axis=0))
     assert both.low < both.value < both.high and (both.seeds, both.n) == (12, 300)
-    expected = 1.96 * np.sqrt(of_seed.var() / 12 + of_image.var() / 300)
-    assert (both.high - both.low) / 2 == pytest.approx(expected, rel=0.1)
+    of_seeds, of_images = 2.201 * of_seed.std(ddof=1) / np.sqrt(12), 1.96 * of_image.std() / np.sqrt(300)
+    assert (both.high - both.low) / 2 == pytest.approx(np.hypot(of_seeds, of_images), rel=0.1)
     assert (images_only.high - images_only.low) / 2 == pytest.approx(1.96 * of_image.std() / np.sqrt(300), rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("of_images", [0.05, 8.0])
+def test_an_interval_over_few_seeds_holds_the_truth_as_often_as_it_says(seeds: int, of_images: float) -> None:
+    """Resampling the seeds themselves holds it three times of four with three, where seeds decide."""
+
+    def holds(repetition: int) -> bool:
+        rng = np.random.default_rng(repetition)
+        errors = rng.normal(0, 1, (seeds, 1)) + rng.normal(0, of_images, (1, 100))
+        found = two_level_bootstrap(errors, draws=400, seed=repetition)
+        return found.low < 0 < found.high
+
+    assert np.mean([holds(k) for k in range(400)]) > 0.925, "95 % expected, within three standard errors"
+
+
+def test_seeds_alone_give_students_interval_and_images_alone_the_bootstraps() -> None:
+    values = (0.1, 0.5, 1.4)
+    found = two_level_bootstrap(np.repeat(np.array(values)[:, None], 50, axis=1))
+    assert (found.low, found.high) == pytest.approx(t_interval(values), abs=0.05)
+    images = np.random.default_rng(0).gamma(0.5, 2, 400)
+    one, three = two_level_bootstrap(images[None]), two_level_bootstrap(np.stack([images] * 3))
+    assert (three.low, three.high) == pytest.approx((one.low, one.high), rel=1e-9)
+    assert one.high - one.value > one.value - one.low, "errors are skewed, and so is their interval"
 
 
 def test_mean_and_function_agree_and_are_repeatable() -> None:

@@ -143,6 +143,29 @@ def test_the_light_comes_from_where_it_is_said_to_be(simulator: EyeSimulator, op
     assert (balance[1] - balance[0]).min() > 0.02
 
 
+@pytest.mark.parametrize("light", [(-0.8, 0.0), (0.8, 0.0), (0.0, -0.8), (0.0, 0.8)])
+def test_a_bump_of_the_skin_is_bright_where_it_faces_the_light(
+    assets: EyeAssets, open_eyes: EyeParameters, light: tuple[float, float]
+) -> None:
+    """Relief of the displacement texture: once its slopes had the wrong sign, and wrinkles were lit from below."""
+    side = assets.displacement.shape[1]
+    at = (torch.arange(side) + 0.5) / side
+    bump = 128 + 100 * torch.exp(-((at[None] - 0.5) ** 2 + (at[:, None] - 0.62) ** 2) / 0.03**2)
+    direction = torch.tensor([*light, -0.6]).expand(12, 3)
+    wide, bright = torch.full((12,), 55.0), torch.full((12,), 2.0)
+    lit = replace(open_eyes, light=direction, light_intensity=bright, skin_bump=torch.ones(12), field_width=wide)
+    raised, flat = (
+        EyeSimulator(replace(assets, displacement=height.to(torch.uint8).expand(len(assets.skin), -1, -1)), frame=FRAME)
+        .render(lit)
+        .image
+        for height in (bump, torch.full_like(bump, 128))
+    )
+    change = raised - flat
+    brighter, darker = (centroid_of_change(part, torch.zeros_like(part)) for part in (change.relu(), (-change).relu()))
+    towards = (brighter - darker) @ torch.tensor(light)
+    assert change.abs().amax() > 0.02 and (towards > 0.8).all(), "of a bump some four pixels wide"
+
+
 def test_colour_shows_what_grey_shows(assets: EyeAssets) -> None:
     grey, colour = (EyeSimulator(assets, colour=c) for c in (False, True))
     parameters = grey.sample(0, range(6))

@@ -86,8 +86,19 @@ def test_surface_radius_agrees_with_rays() -> None:
     assert radius.max() > 12.9 and radius.min() == pytest.approx(EYE.radius_mm, abs=1e-3)
 
 
-def test_limbus_points_lie_on_the_eyeball() -> None:
-    points = limbus_points(32, torch.tensor([1.0, 0.9]), EYE)
-    assert points.shape == (2, 32, 3)
-    assert torch.allclose(points.norm(dim=-1), torch.tensor(EYE.radius_mm), atol=1e-3)
-    assert points[1, :, 0].max().item() == pytest.approx(0.9 * EYE.limbus_radius_mm, rel=1e-5)
+@pytest.mark.parametrize("tilt", [0.0, 0.3, -0.5])
+def test_limbus_points_are_where_the_camera_sees_the_iris_end(tilt: float) -> None:
+    """Behind the cornea the iris looks larger than it is; a larger iris than that ends on the sclera."""
+    to_camera = functional.normalize(torch.tensor([[math.sin(tilt), 0.5 * tilt, -math.cos(tilt)]]), dim=-1)
+    scale = torch.tensor([0.88, 0.93, 1.0, 1.1])
+    points = limbus_points(32, scale, to_camera.expand(4, -1), EYE)
+    assert points.shape == (4, 32, 3)
+    for ring, one in zip(points, scale.tolist(), strict=True):
+        hit = intersect(ring + 600 * to_camera, -to_camera.expand(32, -1), EYE)
+        facing = (ring * to_camera).sum(-1) > 4.0  # the far side of a turned eye hides behind itself
+        seen = hit.texture.norm(dim=-1)[facing]
+        assert facing.sum() > 20 and torch.allclose(seen, torch.tensor(EYE.limbus_radius_mm * one), atol=0.06)
+    straight = limbus_points(4, torch.tensor([0.95]), torch.tensor([[0.0, 0.0, -1.0]]), EYE)[0]
+    assert straight[0, 0].item() == pytest.approx(5.457, abs=0.01), "not 5.32: the cornea magnifies"
+    on_sclera = limbus_points(4, torch.tensor([1.1]), torch.tensor([[0.0, 0.0, -1.0]]), EYE)[0]
+    assert on_sclera[0].tolist() == pytest.approx([6.16, 0.0, -math.sqrt(EYE.radius_mm**2 - 6.16**2)], abs=1e-3)

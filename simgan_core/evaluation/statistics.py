@@ -1,11 +1,13 @@
 """Intervals for what is measured over several seeds and many images.
 
 S seeds (independent runs of the whole method), N images, the same ones for every seed. Both vary between repetitions
-of the study, so both are resampled: seeds and images are drawn with replacement, independently of one another, and a
-drawn image counts with all of the drawn seeds (Owen 2007, 'The pigeonhole bootstrap'). With three seeds the share of
-the seeds is known coarsely, and rather too small than too large: resamples of three values often repeat one of them. So
-every estimate keeps its values by seed, and `t_interval` says what these alone, without a bootstrap, allow to say. With
-one seed only images vary.
+of the study. Images are many: they are drawn with replacement, a drawn image with all of its seeds. Seeds are few, and
+resampling three or five values is known to give intervals far too short (the 95 % of three values' bootstrap hold their
+mean three times of four). So each resample of images gets an error of the seeds' mean on top, from Student's
+distribution of S - 1 degrees of freedom times the standard error that the seeds' own values have. Where the seeds
+decide, the interval is Student's; where the images do, the percentile bootstrap's; between them it is the
+Behrens-Fisher interval, which errs on the wide side. Every estimate keeps its values by seed, and `t_interval` says
+what these alone allow to say. With one seed only images vary, which leaves out what another seed would have said.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ def two_level_bootstrap(
     seed: int = 0,
     groups: NDArray[Any] | None = None,
 ) -> Estimate:
-    """The statistic of `errors` [S, N, ...] with a 95 % percentile interval over seeds and images.
+    """The statistic of `errors` [S, N, ...] with a 95 % interval over seeds and images (see the module).
 
     `groups` [N] names what an image belongs to, a person or a piece of video: images of one group resemble each other,
     so whole groups are drawn, and the interval tells of other people and not of other pictures of these. None, or a
     single group: images are drawn.
-    `statistic` is 'mean' or a function of an array shaped like `errors`, of which it sees resampled rows and columns;
-    axes after the second (e.g. two arms to be compared) stay together. Raises ValueError on empty or not finite input.
+    `statistic` is 'mean' or a function of an array shaped like `errors`, of which it sees resampled columns, and each
+    row alone; axes after the second (e.g. two arms to be compared) stay together. Raises ValueError on empty or not
+    finite input.
     """
     errors = np.asarray(errors, dtype=np.float64)
     if errors.ndim < 2 or 0 in errors.shape:
@@ -72,20 +75,20 @@ def two_level_bootstrap(
         if statistic != "mean":
             raise ValueError(f"statistic {statistic!r} found; 'mean' or a function expected")
         value, by_seed = float(errors.mean()), errors.reshape(seeds, -1).mean(axis=1)
-        flat = errors.reshape(seeds, images, -1).mean(axis=2)
+        flat = errors.reshape(seeds * images, -1).mean(axis=1).reshape(seeds, images).mean(axis=0)
         drawn = _resampled_means(flat, draws, rng) if members is None else _of_groups(flat, members, draws, rng)
     else:
         value, by_seed = float(statistic(errors)), np.array([statistic(one[None]) for one in errors])
         drawn = np.empty(draws)
         for k in range(draws):
-            rows = rng.integers(seeds, size=(seeds, 1))
             columns: NDArray[np.int64]
             if members is None:
                 columns = rng.integers(images, size=(images,))
             else:
                 chosen = rng.integers(len(members), size=len(members)).tolist()
                 columns = np.concatenate([members[group] for group in chosen])
-            drawn[k] = statistic(errors[rows, columns[None]])
+            drawn[k] = statistic(errors[:, columns])
+    drawn = drawn + _errors_of_seeds(by_seed, draws, rng)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), seeds, images, tuple(by_seed.tolist()))
 
@@ -99,16 +102,26 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def _errors_of_seeds(by_seed: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """Errors [draws] of the mean of the seeds' values: Student's t times their standard error; of one seed none.
+
+    The distribution's quantiles in random order, not random numbers: its far tails would else need many more draws.
+    """
+    seeds = len(by_seed)
+    if seeds < 2:
+        return np.zeros(draws)
+    quantiles = t.ppf((np.arange(draws) + 0.5) / draws, seeds - 1)
+    return np.asarray(rng.permutation(quantiles) * by_seed.std(ddof=1) / math.sqrt(seeds))
+
+
 def _resampled_means(errors: Floats, draws: int, rng: np.random.Generator) -> Floats:
-    """Means of `draws` resamples, from how often each seed and each image was drawn: no resample is ever built."""
-    seeds, images = errors.shape
+    """Means of `draws` resamples of errors [N], from how often each image was drawn: no resample is ever built."""
+    images = len(errors)
     out = np.empty(draws)
     step = max(1, CHUNK // images)
     for start in range(0, draws, step):
         count = min(step, draws - start)
-        of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        of_image = rng.multinomial(images, np.full(images, 1 / images), size=count)
-        out[start : start + count] = ((of_seed @ errors) * of_image).sum(axis=1) / (seeds * images)
+        out[start : start + count] = rng.multinomial(images, np.full(images, 1 / images), size=count) @ errors / images
     return out
 
 
@@ -125,13 +138,11 @@ def _members(groups: NDArray[Any] | None, images: int) -> list[NDArray[np.int64]
 def _of_groups(
     errors: Floats, members: Sequence[NDArray[np.int64]], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of `draws` resamples of seeds and of whole groups, over all images of the drawn groups."""
-    sums = np.stack([errors[:, rows].sum(axis=1) for rows in members], axis=1)
+    """Means of `draws` resamples of whole groups of errors [N], over all images of the drawn groups."""
+    sums = np.array([errors[rows].sum() for rows in members])
     sizes = np.array([len(rows) for rows in members])
-    seeds, count = sums.shape
-    of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
-    of_group = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-    means: NDArray[np.float64] = ((of_seed @ sums) * of_group).sum(axis=1) / (seeds * (of_group @ sizes))
+    of_group = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+    means: NDArray[np.float64] = (of_group @ sums) / (of_group @ sizes)
     return means
 
 

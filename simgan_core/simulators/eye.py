@@ -129,8 +129,9 @@ class EyeSimulator:
     def _labels(self, pose: Pose, parameters: EyeParameters) -> EyeLabels:
         shape = self.assets.eyeball
         to_camera = rotate(pose.eye_rotation.transpose(1, 2), -pose.centre[:, None])[:, 0]
-        pupil = pupil_centre_seen(functional.normalize(to_camera, dim=-1), shape)[:, None]
-        limbus = limbus_points(_IRIS_LANDMARKS, parameters.iris_scale, shape)
+        to_camera = functional.normalize(to_camera, dim=-1)
+        pupil = pupil_centre_seen(to_camera, shape)[:, None]
+        limbus = limbus_points(_IRIS_LANDMARKS, parameters.iris_scale, to_camera, shape)
         on_eye = rotate(pose.eye_rotation, torch.cat([pupil, limbus], 1)) + pose.centre[:, None]
         margin = pose.control[:, self.assets.lid_loops[0]]
         pixels = pose.project(torch.cat([on_eye, margin], 1))[..., :2] / self.supersample

@@ -85,22 +85,37 @@ def pupil_centre_seen(direction_to_camera: Tensor, shape: EyeballGeometry, steps
     `direction_to_camera` [B, 3] are unit vectors in the eyeball's frame. Fixed-point iteration: the ray that enters the
     cornea at `point` must arrive at the iris plane's origin.
     """
-    centre = torch.tensor([0.0, 0.0, -cornea_centre_mm(shape)], device=direction_to_camera.device)
-    ray = -direction_to_camera
-    offset = torch.zeros_like(direction_to_camera[:, :2])
-    point = torch.zeros_like(direction_to_camera)
-    for _ in range(steps):
+    return seen_through_cornea(torch.zeros_like(direction_to_camera[:, :2]), direction_to_camera, shape, steps)
+
+
+def seen_through_cornea(plane: Tensor, direction_to_camera: Tensor, shape: EyeballGeometry, steps: int = 6) -> Tensor:
+    """Points on the cornea [R, 3] through which a far camera sees positions `plane` [R, 2] (mm) of the iris plane.
+
+    `direction_to_camera` [R, 3] are unit vectors in the eyeball's frame. Points past the cornea's rim are put on it.
+    """
+    centre = torch.tensor([0.0, 0.0, -cornea_centre_mm(shape)], device=plane.device)
+    rim = math.sqrt(shape.radius_mm**2 - limbus_plane_mm(shape) ** 2)
+    offset = plane
+    for step in range(steps):
         depth = (shape.cornea_radius_mm**2 - (offset * offset).sum(-1)).clamp(min=0).sqrt() - float(centre[2])
         point = torch.cat([offset, -depth[:, None]], -1)
-        landed = refract_to_iris(point, ray, (point - centre) / shape.cornea_radius_mm, shape)
-        offset = (offset - landed).clamp(-shape.limbus_radius_mm, shape.limbus_radius_mm)
+        if step < steps - 1:
+            landed = refract_to_iris(point, -direction_to_camera, (point - centre) / shape.cornea_radius_mm, shape)
+            offset = offset - landed + plane
+            offset = offset * (rim / offset.norm(dim=-1, keepdim=True).clamp(min=rim))
     return point
 
 
-def limbus_points(count: int, scale: Tensor, shape: EyeballGeometry) -> Tensor:
-    """`count` points around the limbus [B, count, 3] (mm, eyeball frame), iris scale [B]; first at image right."""
+def limbus_points(count: int, scale: Tensor, direction_to_camera: Tensor, shape: EyeballGeometry) -> Tensor:
+    """`count` points around the limbus [B, count, 3] (mm, eyeball frame), where the camera sees it; first at the right.
+
+    Iris scale [B], unit vectors to the camera [B, 3]. The iris of a scale below one ends behind the cornea, which shows
+    it larger; that of a larger scale is painted on the sclera.
+    """
     angle = torch.arange(count, device=scale.device) * (2 * math.pi / count)
-    radius = shape.limbus_radius_mm * scale[:, None]
-    x, y = radius * angle.cos(), radius * angle.sin()
-    z = -(shape.radius_mm**2 - radius * radius).clamp(min=0).sqrt().expand_as(x)
-    return torch.stack([x, y, z], -1)
+    radius = (shape.limbus_radius_mm * scale)[:, None, None]
+    plane = radius * torch.stack([angle.cos(), angle.sin()], -1)
+    directions = direction_to_camera[:, None].expand(-1, count, -1)
+    inside = seen_through_cornea(plane.flatten(0, 1), directions.flatten(0, 1), shape, steps=12).view(-1, count, 3)
+    z = -(shape.radius_mm**2 - radius * radius).clamp(min=0).sqrt().expand(-1, count, -1)
+    return torch.where(radius**2 > shape.radius_mm**2 - limbus_plane_mm(shape) ** 2, torch.cat([plane, z], -1), inside)

@@ -72,6 +72,7 @@ _NYU_14: dict[str, tuple[str, float, float, float]] = {
     "thumb_mid": ("thumb_distal", 0.12, 0.0, 0.0),
     "thumb_base": ("thumb_metacarpal", 0.90, 5.0, 0.0),
 }
+# Points of the palm, whose mm hold for a hand of `_KNUCKLES_MM`; other hands' are as far apart as they are broad.
 _PALM_POINTS = {  # of the palm's length, mm, mm; PALM_1 and PALM_2 flank the wrist, PALM_3 is the palm's middle
     "PALM_1": (0.0, -19.0, -5.5),
     "PALM_2": (0.0, 14.0, -3.0),
@@ -86,14 +87,20 @@ _SEGMENTS = {"3": ("distal", 0.80, 0.15), "2": ("middle", 0.90, -0.10), "1": ("p
 _THUMB_SEGMENTS = {"3": ("distal", 0.85, 0.15), "2": ("proximal", 0.90, 0.10), "1": ("metacarpal", 0.60, 0.10)}
 
 
-def nyu_markers(length: Tensor) -> Markers:
-    """NYU's 36 joints on bones of these lengths [N]."""
+_KNUCKLES_MM = 61.2209
+"""From the index' to the little finger's knuckle of the procedural hand, with which the palm's points were found."""
+
+
+def nyu_markers(length: Tensor, knuckles_mm: float = _KNUCKLES_MM) -> Markers:
+    """NYU's 36 joints on bones of these lengths [N], of a hand whose outer knuckles are `knuckles_mm` apart."""
+    breadth = knuckles_mm / _KNUCKLES_MM
     fingers = {"F1": "little", "F2": "ring", "F3": "middle", "F4": "index", "TH": "thumb"}
     evaluated = dict(zip((JOINTS_36[i] for i in NYU_14_OF_36), JOINTS_14, strict=True))
     places: list[tuple[str, float, float, float]] = []
     for name in JOINTS_36:
         if name.startswith("PALM"):
-            places.append(("palm", *_PALM_POINTS[name]))
+            along, radial_mm, palmar_mm = _PALM_POINTS[name]
+            places.append(("palm", along, breadth * radial_mm, breadth * palmar_mm))
         elif name in evaluated:
             places.append(_NYU_14[evaluated[name]])
         else:
@@ -143,7 +150,7 @@ def assemble(
         rest_origin=rest[1].float(),
         skeleton=Skeleton(skeleton.rotation.float(), skeleton.offset.float()),
         length=length,
-        nyu=nyu_markers(length),
+        nyu=nyu_markers(length, float((skeleton.offset[5] - skeleton.offset[14]).norm())),
         common=common_markers(length),
         two_sided=two_sided,
     )

@@ -55,13 +55,16 @@ class Skin:
 
 
 def _pack(assets: EyeAssets, colour: bool) -> Tensor:
-    """Albedo, look-down albedo and the displacement's slopes in one half-precision texture [S, T, T, 2C + 2]."""
+    """Albedo, look-down albedo and how the relief tilts normals in one half-precision texture [S, T, T, 2C + 2].
+
+    Skin that rises to the right leans to the left: a normal's tilt is the negative slope. Bright texels are raised.
+    """
     packed = []
     for skin, down, height in zip(assets.skin, assets.skin_look_down, assets.displacement, strict=True):
         albedo = [decode_texture(texture, colour=colour) for texture in (skin, down)]
         relief = functional.avg_pool2d(height[None, None].float() / 255, 5, stride=1, padding=2)[0, 0]
-        slope_x = functional.pad(relief[:, 2:] - relief[:, :-2], (1, 1))
-        slope_y = functional.pad(relief[2:] - relief[:-2], (0, 0, 1, 1))
-        slopes = _RELIEF * len(relief) / 512 * torch.stack([slope_x, slope_y], -1)
-        packed.append(torch.cat([*albedo, slopes], -1).half())
+        tilt_x = functional.pad(relief[:, :-2] - relief[:, 2:], (1, 1))
+        tilt_y = functional.pad(relief[:-2] - relief[2:], (0, 0, 1, 1))
+        tilts = _RELIEF * len(relief) / 512 * torch.stack([tilt_x, tilt_y], -1)
+        packed.append(torch.cat([*albedo, tilts], -1).half())
     return torch.stack(packed)
