@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 env: $(VENV)/.installed  ## create the environment in .venv
 
 reproduce: env  ## run all notebooks headless and write reports/<PROFILE>-<DATA>/index.html
-	$(BIN)/simgan reproduce --data $(DATA) --profile $(PROFILE) $(if $(ROOT),--data-root $(ROOT)) \
+	$(BIN)/simgan reproduce --data $(DATA) --profile $(PROFILE) $(if $(ROOT),--data-root "$(ROOT)") \
 		$(if $(SEEDS),--seeds $(SEEDS))
 
 test: lint types unit smoke  ## lint, types, tests, smoke run of all notebooks

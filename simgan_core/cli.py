@@ -120,7 +120,22 @@ def _unlabelled(synthetic: Path, real: Path, config: Config) -> tuple[Store, Sto
     from simgan_core.datasets.open_images import open_images
 
     kind: dict[str, Any] = {"size": config.data.size, "colour": config.data.channels == 3, "labels": ()}
-    return open_images(synthetic, **kind), open_images(real, **kind)
+    stores = open_images(synthetic, **kind), open_images(real, **kind)
+    equalised = [_equalised(store) for store in stores]
+    if None not in equalised and equalised[0] != equalised[1]:
+        one, other = (synthetic, real) if equalised[0] else (real, synthetic)
+        typer.echo(
+            f"warning: histograms of {one} are equalised and those of {other} are not: D will tell them apart by that, "
+            "and R learn to undo it. Make a store of the latter with 'simgan data import ... --equalise'.",
+            err=True,
+        )
+    return stores
+
+
+def _equalised(store: Store) -> bool | None:
+    """Whether a store's histograms are equalised; None where its provenance does not say."""
+    known = [store.provenance.get(name) for name in ("equalise", "equalised")]
+    return next((value for value in known if isinstance(value, bool)), None)
 
 
 def _settings(texts: list[str]) -> dict[str, object]:
@@ -319,6 +334,12 @@ def main() -> None:
     """Run the command line; errors that the user can mend are messages, not tracebacks."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if (error.name or "simgan_core").startswith("simgan_core"):
+            raise
+        remedy = "pip install 'simgan-core[workflow,study,lab]' brings what notebooks, reports and studies need"
+        print(f"simgan: {error}; {remedy}", file=sys.stderr)
+        raise SystemExit(1) from None
     except (ValueError, OSError, RuntimeError) as error:
         # Defects of the program itself (TypeError, AssertionError, ...) keep their traceback.
         print(f"simgan: {error}", file=sys.stderr)

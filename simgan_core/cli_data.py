@@ -132,7 +132,11 @@ def simulate_eyes(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     colour: Annotated[bool, typer.Option("--colour", help="RGB instead of grey.")] = False,
     ranges: Annotated[
-        Path | None, typer.Option(help="What varies, and how far (.json of 'simgan fit'); default: EyeRanges.")
+        Path | None,
+        typer.Option(
+            help="What varies, and how far (.json of 'simgan fit'); default: EyeRanges, of UnityEyes' assets those "
+            "fitted to MPIIGaze."
+        ),
     ] = None,
     gaze_of: Annotated[
         Path | None, typer.Option(help="A store whose gaze labels are drawn from; default: uniform within the ranges.")
@@ -148,13 +152,14 @@ def simulate_eyes(
     from simgan_core.datasets.store import Store
     from simgan_core.simulators.camera_file import load_camera
     from simgan_core.simulators.eye import EyeSimulator
+    from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
     from simgan_core.simulators.ranges import EyeRanges, load_ranges
     from simgan_core.simulators.simulate import load_assets
     from simgan_core.simulators.simulate import simulate_eyes as simulate
 
     if camera is not None and form is ImageFormat.UNITYEYES:
         raise ValueError(f"--camera {camera} with --format unityeyes found; a store expected: blur is in its pixels")
-    within = EyeRanges() if ranges is None else load_ranges(ranges)
+    within = (EyeRanges() if assets is None else MPIIGAZE_RANGES) if ranges is None else load_ranges(ranges)
     if gaze_of is not None:
         within = within.with_prior(Store.open(gaze_of).pitch_yaw())
     sensor = None if camera is None else load_camera(camera)

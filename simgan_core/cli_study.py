@@ -26,9 +26,13 @@ Database = Annotated[str, typer.Argument(help="The study: a file of SQLite, or a
 @study_app.command()
 def create(
     database: Annotated[str, typer.Argument(help="New file for SQLite, or the URL of an empty PostgreSQL database.")],
-    real: Annotated[Path | None, typer.Option(help="Folder of real images.")] = None,
-    refined: Annotated[Path | None, typer.Option(help="Folder of refined images, or of whatever to compare.")] = None,
-    synthetic: Annotated[Path | None, typer.Option(help="Folder of unrefined images, for the control.")] = None,
+    real: Annotated[Path | None, typer.Option(help="Folder or store of real images.")] = None,
+    refined: Annotated[
+        Path | None, typer.Option(help="Folder or store of refined images, or of whatever to compare.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="Folder or store of unrefined images, for the control.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="A run's folder (runs/...), instead of folders of images.")] = None,
     run_seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which of the run's refiners.")] = 0,
     settings: Annotated[
@@ -50,7 +54,8 @@ def create(
     deadline_ms: Annotated[int | None, typer.Option(min=1, help="Time for an answer; default: no limit.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the orders and of the choice of images (0).")] = None,
     size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Resize all images to HEIGHT WIDTH; default: they must agree.")
+        tuple[int, int] | None,
+        typer.Option(help="Crop and resize all images to HEIGHT WIDTH, as trainings do; default: they must agree."),
     ] = None,
     grey: Annotated[bool, typer.Option("--grey", help="Turn all images grey.")] = False,
     simulated: Annotated[
@@ -218,7 +223,9 @@ def _stock(
     settings: StudySettings, real: Path | None, refined: Path | None, synthetic: Path | None, run: Path | None,
     run_seed: int, *, size: tuple[int, int] | None, grey: bool,
 ) -> Stock:  # fmt: skip
-    from simgan_core.study.folders import from_folders, from_run
+    from simgan_core.datasets.store import Store
+    from simgan_core.datasets.writer import MANIFEST
+    from simgan_core.study.folders import from_folders, from_run, from_stores
 
     if run is not None:
         if real or refined or synthetic or size or grey:
@@ -228,7 +235,15 @@ def _stock(
         raise ValueError(f"--run-seed {run_seed} found without --run; expected both, or folders alone.")
     if real is None or refined is None:
         raise ValueError("no images named; expected --real and --refined (two folders), or --run.")
-    return from_folders(settings, real, refined, synthetic, size=size, colour=False if grey else None)
+    named = [path for path in (real, refined, synthetic) if path is not None]
+    stores = [path for path in named if (path / MANIFEST).is_file()]
+    if not stores:
+        return from_folders(settings, real, refined, synthetic, size=size, colour=False if grey else None)
+    if len(stores) < len(named) or size or grey:
+        raise ValueError(f"{stores[0]} is a store; expected stores alone then, without --size and --grey.")
+    if settings.control and synthetic is None:
+        raise ValueError("no --synthetic found; expected the store that the refined one was made from, or --control 0.")
+    return from_stores(settings, Store.open(real), Store.open(refined), Store.open(synthetic or refined))
 
 
 def _report(found: dict[str, Any]) -> str:

@@ -86,8 +86,8 @@ def colour_stores(run: RunFolder, *, progress: bool = True) -> tuple[Store, Stor
     stamp = folder / f"colour.{stages.MADE_WITH}"
     with alone(folder / ".colour.lock"):
         paths = [folder / "colour_synthetic", folder / "colour_target"]
-        made = stamp.is_file() and read_json(stamp) == made_with and all((p / "store.json").is_file() for p in paths)
-        if not made:
+        made = stamp.is_file() and read_json(stamp) == made_with
+        if not made or any(stages.whole(path) is None for path in paths):
             stamp.unlink(missing_ok=True)
             how: dict[str, Any] = {"overwrite": True, "progress": progress}
             render(paths[0], assets=procedural_assets(seed=0), ranges=EyeRanges(), seed=100, **how)
@@ -147,7 +147,7 @@ class ColourResult:
         return self.synthetic.images(slice(0, count))
 
     def closed_percent(self, name: str) -> Floats:
-        """Share of the colour gap to the target that each image has closed, percent [S, N]; 100 = the target's mean."""
+        """Share of the colour gap that each image has closed, percent [S, N]; see `gap_closed_percent`."""
         before, target = self.renders()[:CHROMA_LIMIT], self.target.images()
         return np.stack([gap_closed_percent(before, images[:CHROMA_LIMIT], target) for images in self.refined[name]])
 
@@ -194,9 +194,11 @@ def train_colour(
 
 
 def gap_closed_percent(before: Images, after: Images, target: Images) -> Floats:
-    """Which part of the colour gap each image has closed, percent [N]: what its change leaves of the mean gap.
+    """Which part of the colour gap each image has closed, percent [N]: what its *change* leaves of the *mean* gap.
 
-    100 is the target's mean chroma. Going past it, or aside, leaves a gap again and counts as that: no more than 100.
+    100 is a change by just the distance between the two sets' mean chromas. Going further, or aside, leaves a gap again
+    and counts as that: no more than 100. So a refiner that moves every image alike reaches 100, and one that moves each
+    to the target's mean, the nearer ones less, does not.
     """
     moved = chroma(after) - chroma(before)
     gap = chroma(target).mean(axis=0) - chroma(before).mean(axis=0)

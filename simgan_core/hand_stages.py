@@ -35,10 +35,13 @@ from simgan_core.precision import resolve_device
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
 from simgan_core.refine import refine_images, refine_store
 from simgan_core.run_folder import RunFolder
-from simgan_core.stages import MADE_WITH, _begin
+from simgan_core.stages import MADE_WITH, _begin, whole
+from simgan_core.training_log import EQUALS_INPUT, read_metrics
 from simgan_core.workers import side_by_side
 
 KINDS = ("local", "global")
+GREY_LEVELS = 127.5
+"""Levels of 255 in one unit of images from -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _refine(synthetic: Store, weights: Path, out: Path) -> None:
     code = code_fingerprint(PACKAGE / "refine.py")
     made_with = {"code": code, "weights": sha256(weights), "synthetic": synthetic.checksum}
     stamp = out.with_name(f"{out.name}-{MADE_WITH}")
-    if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
+    if stamp.is_file() and read_json(stamp) == made_with and whole(out) is not None:
         return
     shutil.rmtree(out, ignore_errors=True)
     refine_store(load_hand_refiner(weights), synthetic, out, batch=64, progress=False)
@@ -147,6 +150,25 @@ def compare_hands(hands: HandRun, *, workers: int | None = None, progress: bool 
         workers=workers,
         progress=progress,
     )
+
+
+def refiner_activity(hands: HandRun) -> pd.DataFrame:
+    """What every refiner does at the end of its training: a row per kind of D and seed, means of the last ten lines.
+
+    A refiner that changes less than `training_log.EQUALS_INPUT` hands on its input, and its arms of table 4 learn from
+    all but raw renders.
+    """
+    rows = []
+    for kind in KINDS:
+        for seed in hands.seeds:
+            lines = [line for line in read_metrics(hands.refiner(kind, seed)) if line["phase"] == "adversarial"][-10:]
+            change, real, fresh = (
+                float(np.mean([line.get(name, np.nan) for line in lines]))
+                for name in ("refined_minus_input", "accuracy_real", "accuracy_fresh")
+            )
+            rows.append((kind, seed, GREY_LEVELS * change, real, fresh, change < EQUALS_INPUT))
+    names = ["D", "seed", "change (levels of 255)", "D right on target", "D right on refined", "equals input"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def frontal(store: Path, count: int) -> NDArray[np.uint8]:

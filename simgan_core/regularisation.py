@@ -30,12 +30,14 @@ from simgan_core.evaluation.annotation import (
     pupil_shift,
 )
 from simgan_core.evaluation.fresh_discriminator import STEPS, fresh_discriminator
+from simgan_core.evaluation.iris_fit import GROSS_PX, IrisFit
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.selection import MAX_LOST_PERCENT, Candidate, Selection, select
 from simgan_core.workers import side_by_side
 
 Images = NDArray[np.uint8]
+Floats = NDArray[np.float64]
 
 LIMIT = 1500
 """Images of each kind that a refiner is measured on, as `selection.measure_candidate` does."""
@@ -174,11 +176,28 @@ def annotation_table(shift: PupilShift | None, contours: Mapping[str, ContourShi
     return pd.DataFrame(rows, columns=names)
 
 
-def annotation_claim(shift: PupilShift | None, fit_rmse_px: float, profile: str) -> ClaimResult:
-    """C5: the shift of the irises that are found, and that few are lost: a refiner must not pass by destroying."""
+def shift_of_irises(fitted: IrisFit, labels: Floats, before: Images, after: Sequence[Images]) -> PupilShift | None:
+    """`shift_of` where the fit of the render is on its iris, within `GROSS_PX` of the simulator's label [N, 2].
+
+    Some fits follow a lid or a corner of the eye, which a refiner may move more or less than an iris.
+    """
+    on_iris = fitted.valid & (np.linalg.norm(np.nan_to_num(fitted.centre) - labels, axis=1) <= GROSS_PX)
+    return shift_of(before[on_iris], [images[on_iris] for images in after]) if on_iris.any() else None
+
+
+def annotation_claim(
+    shift: PupilShift | None, fit_rmse_px: float, profile: str, on_irises: PupilShift | None = None
+) -> ClaimResult:
+    """C5: the shift of the irises that are found, and that few are lost: a refiner must not pass by destroying.
+
+    The note adds the shift `on_irises`, of fits that are on the iris to begin with.
+    """
     if shift is None:
         return judge("C5", None, profile=profile, refuted="no iris is found after refining")
     note = f"± {shift.sd_px:.2f} px; error of one fit {fit_rmse_px:.2f} px; {shift.lost_percent:.1f} % of irises lost"
+    if on_irises is not None:
+        mean = on_irises.mean_px
+        note += f"; fits within {GROSS_PX:g} px of the label: {mean.value:.2f} px ({mean.low:.2f} to {mean.high:.2f})"
     lost = f"more than {MAX_LOST_PERCENT:.0f} % of the irises are lost"
     refuted = lost if shift.lost_percent > MAX_LOST_PERCENT else ""
     return judge("C5", shift.mean_px, profile=profile, note=note, refuted=refuted)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simgan_core.config import to_dict
+from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store
 from simgan_core.locks import alone
 from simgan_core.provenance import PACKAGE, code_fingerprint, read_json, write_json
@@ -110,12 +111,20 @@ def refine_synthetic(run: RunFolder, seed: int, *, progress: bool = True) -> Sto
     made_with = {"code": code, "weights": sha256(weights), "synthetic": synthetic.checksum}
     stamp = out.with_name(f"{out.name}-{MADE_WITH}")
     with alone(out.with_name(f"{out.name}.lock")):  # as in `train_refiner`
-        if (out / "store.json").is_file() and stamp.is_file() and read_json(stamp) == made_with:
-            return Store.open(out)
+        if stamp.is_file() and read_json(stamp) == made_with and (kept := whole(out)) is not None:
+            return kept
         shutil.rmtree(out, ignore_errors=True)
         refined = refine_store(load_refiner(weights), synthetic, out, progress=progress)
         write_json(stamp, made_with)
         return refined
+
+
+def whole(path: Path) -> Store | None:
+    """The store at `path`; None where there is none, or a damaged one, which is to be made again."""
+    try:
+        return Store.open(path)
+    except DataError:
+        return None
 
 
 def _begin(folder: Path, made_with: dict[str, Any]) -> None:

@@ -167,6 +167,26 @@ def test_artefacts_are_patches_unlike_the_targets() -> None:
         fit_patches(target[:4])
 
 
+def test_by_place_faint_streaks_and_frames_are_artefacts() -> None:
+    """Lashes and glints set the limit of the measure that knows no places: a faint streak in the skin passes it."""
+    rng = np.random.default_rng(0)
+    target, more = (
+        np.clip(toy_eyes(count, seed)[0] + rng.normal(0, 3, (count, 1, 35, 55)), 0, 255).astype(np.uint8)
+        for seed, count in enumerate((600, 100))
+    )
+    anywhere, by_place = fit_patches(target), fit_patches(target, by_place=True)
+    usual = by_place.artefact_percent(more).mean()
+    assert 0.2 < usual < 4, "about one in a hundred of the target's own at every place"
+    streaked, framed = more.copy(), more.copy()
+    streaked[:, :, 2:5:2] = np.clip(streaked[:, :, 2:5:2].astype(int) + 12, 0, 255)
+    framed[:, :, :, :2] = framed[:, :, :, :2] // 2
+    for worse in (streaked, framed):
+        assert by_place.artefact_percent(worse).mean() > usual + 3
+    assert anywhere.artefact_percent(streaked).mean() < anywhere.artefact_percent(more).mean() + 2
+    where = by_place.artefact_map(framed)
+    assert where.shape == more.shape[2:] and where[:, :4].mean() > 5 * where[:, 20:].mean()
+
+
 def test_the_annotation_is_not_kept_where_irises_are_lost() -> None:
     kept = Estimate(0.5, 0.4, 0.6, 3, 100)
     shift = PupilShift(kept, 0.3, (0.0, 0.0), 2.0, np.full((3, 100), 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from simgan_core.profiles import profile
 from simgan_core.refine import refine_images
 
 RUNNER = CliRunner()
+DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def simgan(*arguments: object) -> str:
@@ -110,6 +112,34 @@ def test_gaze_can_follow_another_stores(folder: Path, tmp_path: Path) -> None:
     yaw = Store.open(tmp_path / "eyes").pitch_yaw()[:, 1]
     assert np.abs(np.abs(yaw) - 0.3).max() < 0.1, "near one of the two, where uniform gaze would fill the middle"
     assert 10 < (yaw > 0).sum() < 30
+
+
+def test_renders_of_unityeyes_assets_keep_the_fitted_ranges(tmp_path: Path) -> None:
+    assets = DATA_ROOT / "unityeyes2"
+    if not assets.is_dir():
+        pytest.skip("needs UnityEyes' assets in the data root")
+    from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
+
+    simgan("simulate", "eyes", "--count", 2, "--out", tmp_path / "theirs", "--assets", assets)
+    simgan("simulate", "eyes", "--count", 2, "--out", tmp_path / "ours")
+    kappa = [Store.open(tmp_path / n).provenance["ranges"]["kappa_yaw_normal_deg"] for n in ("theirs", "ours")]
+    assert kappa == [list(MPIIGAZE_RANGES.kappa_yaw_normal_deg), [0.0, 0.0]]
+
+
+def test_equalised_beside_plain_images_is_warned_of(folder: Path, tmp_path: Path) -> None:
+    simgan("simulate", "eyes", "--count", 40, "--out", tmp_path / "eyes")
+    simgan("data", "import", folder, tmp_path / "equalised", "--equalise")
+    sizes = [f"training.{name}=1" for name in ("steps", "pretrain_refiner", "pretrain_discriminator")]
+    options = [part for size in sizes for part in ("--set", size)]
+
+    def train(real: Path, out: str) -> str:
+        return simgan(
+            "train", "--synthetic", tmp_path / "eyes", "--real", real, "--out", tmp_path / out, "--profile", "smoke",
+            *options,
+        )  # fmt: skip
+
+    assert f"histograms of {tmp_path / 'eyes'} are equalised and those of {folder} are not" in train(folder, "a")
+    assert "warning" not in train(tmp_path / "equalised", "b")
 
 
 def test_settings_alone_make_a_training_colour(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from toy_eyes import toy_eyes
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.store import Store, StoreWriter
-from simgan_core.evaluation.domain_gap import ask, compare_domains, pixel_distance
+from simgan_core.evaluation.domain_gap import _targets, ask, compare_domains, pixel_distance
 
 
 def store(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Store:
@@ -46,6 +46,20 @@ def test_equal_domains_do_not_differ(renders: Store, tmp_path: Path) -> None:
     gap = compare_domains(renders, store(tmp_path / "same", images), steps=60, progress=False)
     assert gap.table["shift"].abs().max() < 0.3
     assert gap.pixel_distance < 3 * gap.pixel_floor
+
+
+@pytest.mark.parametrize(("points", "outer"), [(20, 10), (16, 8), (11, None)])
+def test_lid_corners_are_named_where_it_is_known_which_they_are(tmp_path: Path, points: int, outer: int | None) -> None:
+    """Our simulator has 20 points along the lids, UnityEyes' own files 16."""
+    images, labels = toy_eyes(4, seed=0)
+    lids = np.arange(4 * points * 2, dtype=np.float32).reshape(4, -1)
+    with StoreWriter(tmp_path / "lids", size=(35, 55), channels=1, provenance={"toy": 0}) as writer:
+        writer.append(images, {"pitch": labels[:, 0], "yaw": labels[:, 1], "lid_landmarks": list(lids)})
+    found = _targets(Store.open(tmp_path / "lids"))
+    if outer is None:
+        assert not [name for name in found if "corner" in name or "lid" in name]
+    else:
+        assert found["outer_corner_x"].tolist() == lids[:, 2 * outer].tolist()
 
 
 def test_pixel_distance_is_in_grey_levels() -> None:

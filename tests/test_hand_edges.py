@@ -1,4 +1,4 @@
-"""Edges of a run's hands: one training for both notebooks, the validation store as the reference, signs."""
+"""Edges of a run's hands: one training for both notebooks, the test store as the reference, signs."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_trainings_of_the_same_folder_wait_for_each_other(hands: HandRun, monkey
     assert [lock.name for lock in held] == ["local-seed-0.lock", "global-seed-0.lock"]
 
 
-def test_the_reference_is_the_validation_store(hands: HandRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_what_nothing_was_chosen_by(hands: HandRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hand_edges, "refined_images", lambda _, __, images, seeds: np.stack([images] * len(seeds)))
     edges = compare_edges(hands, count=6)
-    assert np.array_equal(edges.reference, edge_counts(hand_stages.frontal(hands.stores.validation, 6)))
-    assert np.array_equal(edges.counts["target"][0], edge_counts(hand_stages.frontal(hands.stores.test, 6)))
+    assert np.array_equal(edges.reference, edge_counts(hand_stages.frontal(hands.stores.test, 6)))
+    assert np.array_equal(edges.counts["target"][0], edge_counts(hand_stages.frontal(hands.stores.validation, 6)))
     estimates = edges.estimates()
     assert estimates["target"].value < estimates["raw"].value, "ragged edges are nearer to ragged ones"
     assert estimates["raw"].value == pytest.approx(estimates["local"].value) and edges.advantage().value == 0

@@ -18,7 +18,7 @@ from simgan_core.simulators.ranges import load_ranges, parse_ranges, save_ranges
 from simgan_core.simulators.simulate import load_assets, simulate_eyes
 
 SIZE = (35, 55)
-NAMES = (*ANGLES, "pupil_x", "pupil_y", *(f"{name}_{axis}" for name in LIDS for axis in "xy"))
+NAMES = (*ANGLES, "pupil_x", "pupil_y", *(f"{name}_{axis}" for name in LIDS[20] for axis in "xy"))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,10 @@ def test_stores_are_fitted_and_others_refused(tmp_path: Path) -> None:
     assert load_ranges(tmp_path / "out.json").gaze_prior is None
     from test_domain_gap import store
 
+    manifest = renders.path / "provenance.json"
+    manifest.write_text(manifest.read_text().replace(f'"assets": "{load_assets(None).name}"', '"assets": "unityeyes"'))
+    with pytest.raises(ValueError, match="renders of 'unityeyes' assets, but 'procedural' ones are to be fitted"):
+        fit_stores(renders.path, renders.path, None, networks=1, steps=2)
     few = simulate_eyes(60, tmp_path / "few", assets=load_assets(None), progress=False)
     with pytest.raises(DataError, match=r"few: found 60 renders; expected at least 320"):
         fit_stores(few.path, renders.path, None)

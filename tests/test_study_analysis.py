@@ -101,8 +101,39 @@ def test_sizes_and_colours_can_be_brought_into_line(tmp_path: Path) -> None:
     a, b = folder(tmp_path / "a", colour=True), folder(tmp_path / "b", size=(20, 30), seed=1)
     found = from_folders(TWO, a, b, size=(10, 15), colour=False)
     assert {decode_png(one.png).shape for part in found.pictures.values() for one in part} == {(1, 10, 15)}
+    wide = tmp_path / "wide"  # cropped as trainings crop, not squeezed: a distortion would give the truth away
+    wide.mkdir()
+    for k in range(40):
+        picture = np.full((20, 90), 200, np.uint8)
+        picture[:, 30:60] = 20 + k
+        Image.fromarray(picture).save(wide / f"{k}.png")
+    pictures = from_folders(TWO, wide, b, size=(10, 15), colour=False).pictures["real"]
+    assert max(decode_png(one.png).max() for one in pictures) < 80, "what lies outside of the middle is cut off"
     with pytest.raises(DataError, match="no folder of unrefined synthetic"):
         from_folders(SMALL, a, b)
+
+
+def test_stores_can_be_studied_from_the_command_line(tmp_path: Path) -> None:
+    from toy_eyes import toy_store
+    from typer.testing import CliRunner
+
+    from simgan_core.cli import app
+
+    for seed, name in enumerate(("real", "refined", "synthetic")):
+        toy_store(tmp_path / name, 12, seed)
+    few = ["--subjects", "1", "--n-real", "2", "--n-refined", "2", "--practice", "0", "--attention", "0"]
+
+    def create(name: str, *options: str) -> str:
+        stores = ["--real", str(tmp_path / "real"), "--refined", str(tmp_path / "refined")]
+        done = CliRunner().invoke(app, ["study", "create", str(tmp_path / name), *stores, *few, *options])
+        return done.output if done.exit_code == 0 else str(done.exception)
+
+    assert "1 subjects, 6 trials" in create("a.db", "--control", "1", "--synthetic", str(tmp_path / "synthetic"))
+    assert "1 subjects, 4 trials" in create("b.db", "--control", "0")
+    assert "the store that the refined one was made from" in create("c.db", "--control", "1")
+    assert "expected stores alone" in create("d.db", "--control", "0", "--size", "10", "15")
+    toy_store(tmp_path / "shorter", 5, 7)
+    assert "found 5 images" in create("e.db", "--control", "1", "--synthetic", str(tmp_path / "shorter"))
 
 
 def test_other_formats_on_one_side_are_warned_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,7 +72,15 @@ def runs(run: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(notebooks: Path, tmp_path: Path) -> None:
+def test_a_run_makes_a_report_and_repeats_only_what_is_out_of_date(
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "a folder with blanks" / "python"  # as in 'My Drive/simgan/.venv/bin'
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
     def go(seeds: int = 2) -> dict[str, int]:
         plan = reproduce.plan("embedded", "smoke", out=tmp_path / "report", seeds=seeds)
         assert reproduce.run_plan(plan).is_file()

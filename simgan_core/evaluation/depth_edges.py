@@ -74,12 +74,14 @@ def _cumulative(counts: Counts) -> Counts:
     return np.cumsum(counts) / total if total else np.ones(BINS)
 
 
-def edge_estimate(counts: Counts, target: Counts, draws: int = 500) -> Estimate:
-    """Edge distance of refined images, counts [S, N, K], with its 95 % interval over seeds and images."""
-    return two_level_bootstrap(counts, statistic=lambda c: edge_distance(c, target), draws=draws)
+def edge_estimate(counts: Counts, target: Counts, draws: int = 500, groups: NDArray[Any] | None = None) -> Estimate:
+    """Edge distance of refined images, counts [S, N, K], with its 95 % interval over seeds and images (or groups)."""
+    return two_level_bootstrap(counts, statistic=lambda c: edge_distance(c, target), draws=draws, groups=groups)
 
 
-def edge_advantage(local: Counts, whole: Counts, target: Counts, draws: int = 500) -> Estimate:
+def edge_advantage(
+    local: Counts, whole: Counts, target: Counts, draws: int = 500, groups: NDArray[Any] | None = None
+) -> Estimate:
     """Edge distance with the global loss minus that with the local one; above 0 local is nearer to the target.
 
     Counts [S, N, K] of the same synthetic images with the same seeds; seeds and images stay paired.
@@ -88,4 +90,4 @@ def edge_advantage(local: Counts, whole: Counts, target: Counts, draws: int = 50
     def difference(pair: Any) -> float:
         return edge_distance(pair[..., 1, :], target) - edge_distance(pair[..., 0, :], target)
 
-    return two_level_bootstrap(np.stack([local, whole], axis=2), statistic=difference, draws=draws)
+    return two_level_bootstrap(np.stack([local, whole], axis=2), statistic=difference, draws=draws, groups=groups)

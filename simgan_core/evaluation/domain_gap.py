@@ -42,7 +42,11 @@ MIN_RENDERS, MIN_REAL = 32, 8
 """Fewer renders leave hardly any to learn from, fewer real images no two halves with a spread of their own."""
 BATCH = 64
 ANGLES = ("pitch", "yaw", "head_pitch", "head_yaw", "head_roll")
-LIDS = {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15}  # of 20 points along the margins
+LIDS = {
+    20: {"inner_corner": 0, "outer_corner": 10, "upper_lid": 5, "lower_lid": 15},
+    16: {"inner_corner": 0, "outer_corner": 8, "upper_lid": 4, "lower_lid": 12},
+}
+"""Which of so many points along the lids' margins are meant: our simulator has 20, UnityEyes' own files 16."""
 _CELL = 4  # pixels of a cell at low resolution
 _PARTS = 24  # principal parts of the low-resolution images
 
@@ -179,7 +183,8 @@ def _targets(store: Store) -> pd.DataFrame:
     found |= {f"pupil_{axis}": columns[f"pupil_{c}"].to_numpy() for axis, c in ("xu", "yv") if f"pupil_{c}" in known}
     if "lid_landmarks" in known:
         lids = np.stack(columns["lid_landmarks"].tolist()).reshape(len(columns), -1, 2)
-        found |= {f"{name}_{axis}": lids[:, i, k] for name, i in LIDS.items() for k, axis in enumerate("xy")}
+        places = LIDS.get(lids.shape[1], {})  # of another number nobody knows which is which
+        found |= {f"{name}_{axis}": lids[:, i, k] for name, i in places.items() for k, axis in enumerate("xy")}
     return pd.DataFrame(found)
 
 

@@ -45,7 +45,8 @@ PHOTOGRAPHS = 4000
 """Real images, evenly spread over their store, that light and camera are fitted to."""
 PER_TARGET = 3
 """Held-out renders for each unknown of the linear map from the truth to a network's answers, at least."""
-FEWEST_RENDERS = math.ceil(PER_TARGET * (len(ANGLES) + 2 + 2 * len(LIDS) + 1) / HELD_OUT)
+LID_POINTS = 20  # of our simulator's lid margins
+FEWEST_RENDERS = math.ceil(PER_TARGET * (len(ANGLES) + 2 + 2 * len(LIDS[LID_POINTS]) + 1) / HELD_OUT)
 """Of which so many are held out, for all targets of the simulator's own renders."""
 FIRST_DRAW = 1_000_000  # of the stream: far from the images of any store
 
@@ -175,7 +176,7 @@ def landmarks(simulator: EyeSimulator, ranges: EyeRanges, names: Sequence[str], 
     angles = torch.rad2deg(torch.cat([labels.gaze, labels.head], 1))
     known = dict(zip(ANGLES, angles.T, strict=True))
     known |= dict(zip(("pupil_x", "pupil_y"), (labels.pupil * scale).T, strict=True))
-    for name, place in LIDS.items():
+    for name, place in LIDS[LID_POINTS].items():
         known |= dict(zip((f"{name}_x", f"{name}_y"), (labels.lid_landmarks[:, place] * scale).T, strict=True))
     return torch.stack([known[name] for name in names], 1).double().numpy()
 
@@ -213,7 +214,13 @@ def fit_stores(
     start = parse_ranges(numbers, str(synthetic)).with_prior(renders.pitch_yaw())
     height, width = made["frame"]
     with one_thread():
-        simulator = EyeSimulator(load_assets(assets), replace(start, gaze_jitter_deg=0.0), frame=(height, width))
+        shown = load_assets(assets)
+        if made.get("assets", shown.name) != shown.name:
+            raise ValueError(
+                f"{synthetic}: renders of {made['assets']!r} assets, but {shown.name!r} ones are to be fitted; "
+                "expected those of the renders. Name their folder with --assets, or leave it out for procedural eyes."
+            )
+        simulator = EyeSimulator(shown, replace(start, gaze_jitter_deg=0.0), frame=(height, width))
     answers = [
         ask(renders, photographs, seed=seed, steps=steps, limit=12_000, progress=progress) for seed in range(networks)
     ]

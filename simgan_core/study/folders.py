@@ -18,6 +18,7 @@ import torch
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import image_files, read_image
+from simgan_core.datasets.folder import centre_window
 from simgan_core.images import resize
 from simgan_core.study.pictures import UInt8, encode_png
 from simgan_core.study.plan import Source, StudySettings, images_needed
@@ -49,7 +50,8 @@ def from_folders(
 ) -> Stock:
     """Draw the pictures that a plan needs from folders of image files.
 
-    `size` (H, W) resizes all of them bilinearly; without it they must be of one size. `colour`: True reads all as RGB,
+    `size` (H, W) crops all of them to that aspect ratio and resizes them, as trainings and `simgan refine --resize` do;
+    without it they must be of one size. `colour`: True reads all as RGB,
     False all as grey; None keeps what they are, which must then be the same.
 
     Raises:
@@ -110,6 +112,11 @@ def from_stores(settings: StudySettings, real: Store, refined: Store, synthetic:
         DataError: stores of different sizes or channels.
 
     """
+    if len(refined) != len(synthetic):
+        raise DataError(
+            synthetic.path, found=f"{len(synthetic)} images", expected=f"{len(refined)}, as {refined.path} has",
+            remedy="name the store that the refined one was made from",
+        )  # fmt: skip
     stores: dict[Source, Store] = {"real": real, "refined": refined, "synthetic": synthetic}
     for store in stores.values():
         if (store.size, store.channels) != (real.size, real.channels):
@@ -149,7 +156,7 @@ def _read(file: Path, size: tuple[int, int] | None, colour: bool | None) -> UInt
     elif colour is False:
         image = image[:, :1]
     if size is not None:
-        image = resize(image, size)
+        image = resize(centre_window(image, size), size)
     if max(image.shape[-2:]) > LARGEST_PX:
         raise DataError(
             file, found=f"{image.shape[-2]} x {image.shape[-1]} pixels", expected=f"at most {LARGEST_PX} a side",
