@@ -281,7 +281,7 @@ def arms_figure(comparison: Comparison, *, reference: Mapping[str, float] | None
         colour, estimate = ARM_COLOURS.get(name, COLOURS["neutral"]), comparison.mean_error_deg(name)
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(estimate.value, place, "o", color=colour, ms=7)
-        seeds = comparison.errors_deg(name).mean(axis=1)
+        seeds = comparison.seed_errors_deg(name).mean(axis=1)
         axes.plot(seeds, np.full(len(seeds), place + 0.22), "|", color=colour, ms=7)
         axes.text(estimate.high + 0.12, place, f"{estimate.value:.2f}°", va="center", fontsize=9)
     for name, value in (reference or {}).items():

@@ -84,13 +84,13 @@ def arms(comparison: Comparison) -> pd.DataFrame:
 
 
 def seeds(comparison: Comparison) -> pd.DataFrame:
-    """Mean error of every arm and seed."""
+    """Mean error of every arm and seed, over how many CNNs."""
     rows = [
-        (arm, seed, float(error))
+        (arm, seed, comparison.cnns.get(arm, 1), float(error))
         for arm in comparison.predicted
-        for seed, error in zip(comparison.seeds, comparison.errors_deg(arm).mean(axis=1), strict=False)
+        for seed, error in zip(comparison.seeds, comparison.seed_errors_deg(arm).mean(axis=1), strict=False)
     ]
-    return pd.DataFrame(rows, columns=["arm", "seed", "mean error (°)"])
+    return pd.DataFrame(rows, columns=["arm", "seed", "CNNs", "mean error (°)"])
 
 
 def bias(comparison: Comparison) -> pd.DataFrame:

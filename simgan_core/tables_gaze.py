@@ -26,8 +26,7 @@ SAME_IMAGES = "published, same test images"
 def of_shared_seeds(comparison: Comparison) -> Comparison:
     """The arms of table 2 over the seeds that all of them have: the number of images must not be one of seeds too."""
     arms = [published.ours for published in TABLE_2]
-    seeds = min(len(comparison.predicted[arm]) for arm in arms)
-    return dataclasses.replace(comparison, predicted={arm: comparison.predicted[arm][:seeds] for arm in arms})
+    return comparison.of_first_seeds(arms, min(comparison.seeds_of(arm) for arm in arms))
 
 
 def amount(comparison: Comparison) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simgan_core import tables
 from simgan_core.config import Config, GazeConfig
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation import comparison
@@ -131,3 +132,39 @@ def test_several_people_are_the_groups_of_the_intervals(tmp_path: Path) -> None:
     for found in (lambda c: c.mean_error_deg("raw"), lambda c: c.within_7_deg("raw"),
                   lambda c: c.gain_points("refined", "raw")):  # fmt: skip
         assert found(grouped).high - found(grouped).low > 2 * (found(plain).high - found(plain).low)
+
+
+def test_several_cnns_of_a_seed_count_as_one_seed() -> None:
+    """Their errors are averaged, not their answers; and more of them is no more seeds."""
+    truth = np.zeros((50, 2), np.float32)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 0.1, (6, 50, 2)).astype(np.float32)  # three seeds, two CNNs each
+    single = rng.normal(0, 0.1, (3, 50, 2)).astype(np.float32)
+    found = Comparison(truth, {"raw": single, "refined": rows}, (0, 1, 2), cnns={"refined": 2})
+    error = found.mean_error_deg("refined")
+    of_cnns = found.errors_deg("refined").mean(axis=1)
+    assert of_cnns.shape == (6,) and error.seeds == 3
+    assert error.by_seed == pytest.approx(of_cnns.reshape(3, 2).mean(axis=1).tolist(), rel=1e-5)
+    assert found.gain_points("refined", "raw").seeds == found.reduction_percent("refined", "raw").seeds == 3
+    within = 100 * (found.errors_deg("refined") <= 7).mean()
+    assert found.within_7_deg("refined").value == pytest.approx(within, rel=1e-5)
+    assert found.of_first_seeds(["refined"], 1).predicted["refined"].shape == (2, 50, 2)
+    table = tables.seeds(found)
+    assert table.groupby("arm")["CNNs"].first().to_dict() == {"raw": 1, "refined": 2} and len(table) == 6
+
+
+def test_arms_of_claims_train_several_cnns_where_the_profile_says_so(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "CNNS_OF_A_CLAIM", {"smoke": 2})
+    data = replace(data, refined={0: data.synthetic, 1: data.synthetic})
+    quick = replace(CONFIG, gaze=replace(CONFIG.gaze, steps=2))
+    arms = [arm for arm in ARMS if arm.name in ("raw", "raw_augmented", "refined")]
+    found = compare_arms(data, quick, tmp_path / "out", seeds=(0, 1), arms=arms, workers=1, progress=False)
+    shapes = {arm: len(predicted) for arm, predicted in found.predicted.items()}
+    assert shapes == {"raw": 4, "raw_augmented": 2, "refined": 4}
+    answers = found.predicted["raw"]
+    assert len({row.tobytes() for row in answers}) == 4, "each CNN has a seed of its own"
+    monkeypatch.setattr(comparison, "CNNS_OF_A_CLAIM", {})
+    one = compare_arms(data, quick, tmp_path / "out", seeds=(0, 1), arms=arms, workers=1, progress=False)
+    np.testing.assert_array_equal(one.predicted["raw"], answers[::2])

@@ -6,6 +6,10 @@ No arm but `oracle` sees a label of the target domain, and no setting is chosen 
 
 *Main* arms are trained with every seed of the run. *Side* arms answer a question beside the claims; where computing is
 dear (`SIDE_SEEDS`) they have the first seed alone, and then their interval is over images only.
+
+Two CNNs that learnt from equal images differ by about as much as refining gains. The arms of the claims therefore train
+`CNNS_OF_A_CLAIM` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the mean
+stays what it was, and its interval tells of refiners more than of the estimator's luck.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,11 @@ SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 CODE = ("gaze_estimator.py", "evaluation/baselines.py", "evaluation/matching.py")
 """Modules that decide predictions, with all that they import: an edit makes kept predictions out of date."""
 
+CNNS_OF_A_CLAIM: Mapping[str, int] = {"cpu": 3}
+"""Gaze CNNs of each seed in an arm of a claim, by profile; one in the others."""
+NEXT_CNN = 1_000
+"""Added to the seed for each further CNN of a seed."""
+
 QUARTER = 4
 """'1x' of table 2 is every fourth render of the store, and '4x' the whole store: as many updates, fewer images."""
 
@@ -60,6 +69,7 @@ class Arm:
         every: train on every so-manieth image only.
         match: match the renders to the unlabelled real images first.
         side: a side arm, with fewer seeds where computing is dear.
+        claimed: an arm of a claim, with several CNNs for each seed.
 
     """
 
@@ -69,13 +79,14 @@ class Arm:
     every: int = 1
     match: Match | None = None
     side: bool = False
+    claimed: bool = False
 
 
 ARMS: tuple[Arm, ...] = (
     Arm("constant", "Constant: mean of the synthetic labels"),
-    Arm("raw", "CNN on raw renders"),
+    Arm("raw", "CNN on raw renders", claimed=True),
     Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True),
-    Arm("refined", "CNN on refined renders"),
+    Arm("refined", "CNN on refined renders", claimed=True),
     Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True),
     Arm("oracle", "Oracle: CNN on labelled images of the target", side=True),
     Arm("raw_1x", "CNN on a quarter of the raw renders", every=QUARTER, side=True),
@@ -118,8 +129,9 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions of every arm: `predicted[arm]` is float32 [seeds, N, 2], pitch and yaw in radians; truth [N, 2].
+    """Predictions of every arm: `predicted[arm]` is float32 [rows, N, 2], pitch and yaw in radians; truth [N, 2].
 
+    A row is a CNN: one for each seed or, where `cnns[arm]` says more, so many for each, those of a seed side by side.
     A side arm may have fewer seeds than `seeds`, the first of them; differences take the seeds that both arms have.
     """
 
@@ -127,39 +139,63 @@ class Comparison:
     predicted: Mapping[str, Floats]
     seeds: tuple[int, ...]
     groups: NDArray[Any] | None = None
+    cnns: Mapping[str, int] = field(default_factory=dict)
 
     def only(self, arms: Iterable[str]) -> Comparison:
         """The same comparison with these arms alone, in this order; those that were not trained are left out."""
         return dataclasses.replace(self, predicted={arm: self.predicted[arm] for arm in arms if arm in self.predicted})
 
     def errors_deg(self, arm: str) -> Floats:
-        """Angular errors in degrees, [seeds, N]."""
+        """Angular errors in degrees of every CNN, [rows, N]."""
         predicted = torch.from_numpy(self.predicted[arm])
         truth = torch.from_numpy(self.truth).expand_as(predicted)
         return angular_error_deg(predicted, truth).numpy().astype(np.float32)
 
+    def seeds_of(self, arm: str) -> int:
+        """How many seeds an arm has."""
+        return len(self.predicted[arm]) // self.cnns.get(arm, 1)
+
+    def of_seeds(self, arm: str, values: Floats) -> Floats:
+        """Means [seeds, N] over the CNNs of each seed, of `values` [rows, N] of an arm."""
+        means = values.reshape(self.seeds_of(arm), -1, values.shape[1]).mean(axis=1)
+        return np.asarray(means, dtype=np.float32)
+
+    def of_first_seeds(self, arms: Iterable[str], count: int) -> Comparison:
+        """The same comparison with these arms alone, over their first `count` seeds."""
+        rows = {arm: self.predicted[arm][: count * self.cnns.get(arm, 1)] for arm in arms}
+        return dataclasses.replace(self, predicted=rows)
+
+    def seed_errors_deg(self, arm: str) -> Floats:
+        """Angular errors in degrees, mean over the CNNs of each seed, [seeds, N]."""
+        return self.of_seeds(arm, self.errors_deg(arm))
+
     def mean_error_deg(self, arm: str) -> Estimate:
         """Mean angular error with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_deg(arm), groups=self.groups)
+        return two_level_bootstrap(self.seed_errors_deg(arm), groups=self.groups)
 
     def within_7_deg(self, arm: str) -> Estimate:
         """Percentage of images within 7 degrees, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(_percent_within(self.errors_deg(arm)), groups=self.groups)
+        return two_level_bootstrap(self._within(arm), groups=self.groups)
 
     def reduction_percent(self, arm: str, baseline: str) -> Estimate:
         """How much lower the mean error of `arm` is, in percent of that of `baseline`; seeds and images are paired."""
-        pair = np.stack(self._paired(baseline, arm))
+        pair = np.stack(_shared(self.seed_errors_deg(baseline), self.seed_errors_deg(arm)))
         return two_level_bootstrap(np.moveaxis(pair, 0, -1), statistic=_reduction_percent, groups=self.groups)
 
     def gain_points(self, arm: str, baseline: str) -> Estimate:
         """Percentage points of images within 7 degrees that `arm` gains over `baseline`; seeds and images paired."""
-        ours, theirs = self._paired(arm, baseline)
-        return two_level_bootstrap(_percent_within(ours) - _percent_within(theirs), groups=self.groups)
+        ours, theirs = _shared(self._within(arm), self._within(baseline))
+        return two_level_bootstrap(ours - theirs, groups=self.groups)
 
-    def _paired(self, one: str, other: str) -> tuple[Floats, Floats]:
-        """Errors of two arms with the seeds that both have."""
-        count = min(len(self.predicted[one]), len(self.predicted[other]))
-        return self.errors_deg(one)[:count], self.errors_deg(other)[:count]
+    def _within(self, arm: str) -> Floats:
+        """Percentage of each seed's CNNs whose error of an image is within 7 degrees, [seeds, N]."""
+        return self.of_seeds(arm, _percent_within(self.errors_deg(arm)))
+
+
+def _shared(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """Values [seeds, N] of two arms with the seeds that both have."""
+    count = min(len(one), len(other))
+    return one[:count], other[:count]
 
 
 def _percent_within(errors_deg: Floats) -> Floats:
@@ -192,15 +228,23 @@ def compare_arms(
     """
     arms = [arm for arm in arms if data.serves(arm)]
     out.mkdir(parents=True, exist_ok=True)
-    runs = [(arm, seed) for arm in arms for seed in seeds_of(arm, seeds, config)]
-    tasks = [(arm, seed, _training_store(arm, seed, data), data, config, out) for arm, seed in runs]
+    cnns = {arm.name: CNNS_OF_A_CLAIM.get(config.profile, 1) if arm.claimed else 1 for arm in arms}
+    runs = [(arm, seed, cnn) for arm in arms for seed in seeds_of(arm, seeds, config) for cnn in range(cnns[arm.name])]
+    tasks = [
+        (arm, seed + NEXT_CNN * cnn, _training_store(arm, seed, data), data, config, _place(out, arm, seed, cnn))
+        for arm, seed, cnn in runs
+    ]
     answers = side_by_side(_predict_arm, tasks, title="gaze estimators", workers=workers, progress=progress)
     found: dict[str, list[Floats]] = {}
-    for (arm, _), predictions in zip(runs, answers, strict=True):
+    for (arm, *_), predictions in zip(runs, answers, strict=True):
         found.setdefault(arm.name, []).append(predictions)
     predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
     test = Store.open(data.test)
-    return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds), groups_of(test))
+    return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds), groups_of(test), cnns)
+
+
+def _place(out: Path, arm: Arm, seed: int, cnn: int) -> Path:
+    return out / (f"{arm.name}-seed{seed}" + (f"-cnn{cnn}" if cnn else "") + ".npz")
 
 
 def seeds_of(arm: Arm, seeds: Sequence[int], config: Config) -> Sequence[int]:
@@ -217,12 +261,12 @@ Task = tuple[Arm, int, Path, TrainingData, Config, Path]
 
 
 def _predict_arm(task: Task) -> Floats:
-    arm, seed, training_path, data, config, out = task
+    arm, seed, training_path, data, config, path = task
     training, test = Store.open(training_path), Store.open(data.test)
     if arm.name == "constant":
         return _constant(training, len(test))
     real = Store.open(data.real) if arm.match is not None and data.real is not None else None
-    key, path = _key(arm, seed, config, training, test, real), out / f"{arm.name}-seed{seed}.npz"
+    key = _key(arm, seed, config, training, test, real)
     if arm.name in BASELINES:
         return cached(path, key, lambda: fit_and_predict(arm.name, training, test, seed=seed))
     if arm.name == "raw" and not path.with_suffix(".safetensors").is_file():
