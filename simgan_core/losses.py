@@ -66,9 +66,10 @@ def derivatives(images: Tensor) -> Tensor:
 
 
 def learned(features: Callable[[Tensor], Tensor]) -> Psi:
-    """Psi = a learned transformation: maps of a frozen net, scaled so that lambda keeps its meaning.
+    """Psi = a learned transformation: maps of a frozen net, `features`, which must not train.
 
-    The sum over a net's many maps is scaled to the number of pixels; `features` must not train.
+    The sum over a net's many maps is scaled to the number of pixels. How strongly a feature answers to a change is left
+    as it is, so that an equal lambda need not restrict equally.
     """
 
     def psi(images: Tensor) -> Tensor:

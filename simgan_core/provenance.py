@@ -52,12 +52,20 @@ def read_json(path: Path) -> Any:
 
 
 def commit() -> str | None:
-    """Hash of the commit, with '+changes' when code or notebooks differ from it; None outside a repository."""
-    revision = _git("rev-parse", "HEAD")
-    if revision is None:
+    """Hash of the commit, with '+changes' when code or notebooks differ from it; None outside a repository.
+
+    A package that is installed somewhere below another project's repository is none of that project's commits.
+    """
+    top, revision = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
+    if top is None or revision is None or Path(top).resolve() != REPOSITORY:
         return None
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "simgan_core", "notebooks", "workflow")
     return revision + ("+changes" if changed else "")
+
+
+def home() -> Path:
+    """Where `data/`, `runs/` and `reports/` lie: the repository, or the working directory of an installed package."""
+    return REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
 
 
 def _git(*arguments: str) -> str | None:

@@ -93,6 +93,9 @@ def refine_folder(
 ) -> Path:
     """Refine every image of a folder, file names kept; all other files (labels) are copied, subfolders too.
 
+    Images in subfolders are refined where the folder itself has none (UnityEyes' `imgs/`). Beside images of its own
+    they are copied: training does not see them, and they may be masks or depth maps.
+
     Pictures are read as for training (`read_image`), upright as their EXIF orientation says, and written so. A grey
     refiner turns colour images grey. Images must have the size that the refiner was trained on, as labels in pixels
     would no longer hold; `resize_images` crops and resizes them as `open_images` does for training, where no such
@@ -111,6 +114,8 @@ def refine_folder(
         raise ValueError(f"{folder_out} lies in {folder_in}; name a place outside the folder of images.")
     files = sorted(path for path in folder_in.rglob("*") if path.is_file()) if folder_in.is_dir() else []
     pictures = [path for path in files if is_image(path)]
+    if any(path.parent == folder_in for path in pictures):  # as training sees it: what lies deeper may be masks
+        pictures = [path for path in pictures if path.parent == folder_in]
     _check_pictures(folder_in, pictures, None if resize_images else refiner.size, refiner.config.channels == 3)
     if resize_images and is_unityeyes(folder_in):
         raise DataError(

@@ -24,7 +24,7 @@ from simgan_core.execution import check_parameters
 from simgan_core.locks import LOCK, refused_while_held
 from simgan_core.processor import usable_cores
 from simgan_core.profiles import profile
-from simgan_core.provenance import REPOSITORY, code_fingerprint, write_json
+from simgan_core.provenance import REPOSITORY, code_fingerprint, home, write_json
 from simgan_core.run_folder import DATA, RunFolder, find_data_root
 
 SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
@@ -205,6 +205,11 @@ def plan(
         NotebookError: a notebook without `parameters` tag, or without one of the parameters.
 
     """
+    if not NOTEBOOKS.is_dir():
+        raise ValueError(
+            f"no notebooks at {NOTEBOOKS}: they are in the repository and not in the installed package. Clone it, and "
+            "install it there with pip install -e."
+        )
     if data not in DATA:
         raise ValueError(f"data {data!r} is not known; expected one of {', '.join(DATA)}.")
     sizes = {"seeds": seeds, "ablation_stop": ablation_stop}
@@ -216,8 +221,8 @@ def plan(
     if data != "embedded" and not root.is_dir():
         raise ValueError(f"data root {root} is not a folder; give --data-root, or set SIMGAN_DATA_ROOT.")
     title = f"{config.profile}-{data}"
-    report = (out or REPOSITORY / "reports" / title).resolve()
-    folder = report / "run" if out else REPOSITORY / "runs" / title
+    report = (out or home() / "reports" / title).resolve()
+    folder = report / "run" if out else home() / "runs" / title
     run = RunFolder(folder.resolve(), data, config, root)
     cores = usable_cores()
     if _has_gpu():  # one training fills it

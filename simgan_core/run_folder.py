@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from simgan_core.claims import ClaimResult
 from simgan_core.config import Config, from_json, to_json
 from simgan_core.profiles import profile
-from simgan_core.provenance import REPOSITORY, read_json, write_json
+from simgan_core.provenance import home, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, *, data: str, profile_name: str, data_root: Path | None = None) -> RunFolder:
-        """Open the folder of a run, or begin one; an empty `path` means `runs/<profile>-<data>` of the repository.
+        """Open the folder of a run, or begin one; an empty `path` means `runs/<profile>-<data>` in `home()`.
 
         `data_root`, where given, becomes the run's: its notebooks read there from then on.
 
@@ -141,7 +141,7 @@ class RunFolder:
         if data not in DATA:
             raise ValueError(f"DATA is {data!r}; expected one of {', '.join(DATA)}.")
         default = profile(profile_name)
-        folder = Path(path) if path else REPOSITORY / "runs" / f"{profile_name}-{data}"
+        folder = Path(path) if path else home() / "runs" / f"{profile_name}-{data}"
         if not (folder / "run.json").is_file():
             return cls.create(folder, data=data, config=default, data_root=data_root)
         run = cls.read(folder)
@@ -228,6 +228,6 @@ class RunFolder:
 
 
 def find_data_root(named: str | Path | None = None) -> Path:
-    """Folder of the data sets: `named`, else the environment's SIMGAN_DATA_ROOT, else `data/` of the repository."""
-    chosen = named or os.environ.get("SIMGAN_DATA_ROOT") or REPOSITORY / "data"
+    """Folder of the data sets: `named`, else the environment's SIMGAN_DATA_ROOT, else `data/` in `home()`."""
+    chosen = named or os.environ.get("SIMGAN_DATA_ROOT") or home() / "data"
     return Path(chosen).expanduser().resolve()

@@ -81,7 +81,13 @@ def train(
     chosen = resolve_device(config.training.device if device == "auto" else device)
     fabric = _launch(config, chosen)
     run = AlgorithmOne(fabric, config, synthetic, real, out, seed, build)
-    if resume and (out / CHECKPOINT).is_file():
+    found = resume and (out / CHECKPOINT).is_file()
+    if fabric.broadcast(found) != found:
+        raise ValueError(
+            f"{out} {'holds' if found else 'lacks'} a checkpoint here, unlike on the first node; expected one folder "
+            "that all nodes see. Name a place on a shared file system."
+        )
+    if found:
         run.load_state_dict(load_state(out / CHECKPOINT))
         run_state.check_not_beyond(out, run.iteration, run.ends["adversarial"])
     fabric.barrier()

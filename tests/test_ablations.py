@@ -16,6 +16,7 @@ from simgan_core.config import to_dict, with_overrides
 from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.annotation import PupilShift
 from simgan_core.evaluation.artefacts import fit_patches
+from simgan_core.evaluation.iris_fit import fit_iris
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.profiles import cpu, smoke
 from simgan_core.run_folder import RunFolder
@@ -196,6 +197,23 @@ def test_the_annotation_is_not_kept_where_irises_are_lost() -> None:
     assert regularisation.annotation_claim(None, 0.6, "cpu").verdict == "not supported"
 
 
+def test_what_is_said_of_irises_leaves_out_fits_that_follow_something_else() -> None:
+    """A fit that is on a lid to begin with moves with the lid."""
+    before = toy_eyes(30, seed=0)[0]
+    fitted = fit_iris(before)
+    labels = np.where(np.arange(30)[:, None] < 10, fitted.centre + 6.0, fitted.centre + 0.5)  # ten fits are elsewhere
+    moved = before.copy()
+    moved[:10] = np.roll(before[:10], 4, axis=3)
+    everything = regularisation.shift_of(before, [moved])
+    of_irises = regularisation.shift_of_irises(fitted, labels, before, [moved])
+    assert everything is not None and of_irises is not None
+    assert of_irises.mean_px.value < 0.1 < 1.0 < everything.mean_px.value
+    assert of_irises.mean_px.n <= fitted.valid[10:].sum()
+    claim = regularisation.annotation_claim(everything, 0.6, "cpu", of_irises)
+    assert claim.ours == everything.mean_px.value and "fits within 3 px of the label: 0.0" in claim.note
+    assert regularisation.shift_of_irises(fitted, fitted.centre + 9.0, before, [moved]) is None
+
+
 def measured(lambda_sum: float, error: float, auc: float, shift: float | None) -> regularisation.Measured:
     def about(value: float) -> Estimate:
         return Estimate(value, value - 0.01, value + 0.01, 1, 100)
@@ -222,3 +240,7 @@ def test_colour_eyes_are_rendered_once(tmp_path: Path) -> None:
     dates = [(store.path / "store.json").stat().st_mtime_ns for store in first]
     again = colour_eyes.colour_stores(run, progress=False)
     assert [(store.path / "store.json").stat().st_mtime_ns for store in again] == dates
+    shard = next(first[1].path.glob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1])  # a full disk, a cleaned scratch: made again, not failed on for ever
+    mended = colour_eyes.colour_stores(run, progress=False)
+    assert np.array_equal(mended[1].images(slice(0, 4)), first[1].images(slice(0, 4)))

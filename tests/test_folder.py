@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.folder import prepare_folder
 from simgan_core.datasets.store import Store, StoreWriter, open_images
+from simgan_core.simulators.simulate import finish
 
 
 def _folder(path: Path, count: int = 12, height: int = 80, width: int = 100) -> Path:
@@ -53,6 +55,19 @@ def test_equalise_on_request(tmp_path: Path) -> None:
     plain = prepare_folder(tmp_path / "in", tmp_path / "plain", progress=False).images()
     equalised = prepare_folder(tmp_path / "in", tmp_path / "equalised", equalise=True, progress=False).images()
     assert (plain.min(), plain.max()) == (100, 120) and (equalised.min(), equalised.max()) == (0, 255)
+
+
+def test_equalised_eyes_are_framed_and_blurred_as_renders_are(tmp_path: Path) -> None:
+    """36 x 60 pixels, equalised there, then 35 x 55: what a render's frame becomes, and one of MPIIGaze's as PNG."""
+    (tmp_path / "in").mkdir()
+    frame = np.random.default_rng(0).integers(40, 200, (36, 60), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), frame)
+    found = prepare_folder(tmp_path / "in", tmp_path / "eyes", equalise=True, progress=False).images()[0, 0]
+    as_render = finish(torch.from_numpy(frame)[None, None].float() / 255, (35, 55), True).numpy()[0, 0]
+    assert np.abs(found.astype(int) - as_render).max() <= 1
+    square = prepare_folder(tmp_path / "in", tmp_path / "square", size=(36, 36), equalise=True, progress=False).images()
+    window = frame[:, 12:48]  # of other things than eyes: nothing is squeezed into a frame of eyes
+    assert np.array_equal(square[0, 0] == 0, window == window.min())
 
 
 def test_labels_csv_becomes_annotations(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_hands import toy_hand_store
+from toy_hands import toy_hand_store, toy_hands
 
 from simgan_core import hand_edges, hand_stages
 from simgan_core.config_hand import HandDataConfig, smoke
 from simgan_core.datasets.prepare_hands import NAMES, RECORDED, PreparedHands
+from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.evaluation.depth_edges import edge_counts
 from simgan_core.hand_edges import HandEdges, compare_edges
 from simgan_core.hand_stages import HandRun
@@ -44,6 +46,42 @@ def test_one_training_serves_both_notebooks(hands: HandRun, monkeypatch: pytest.
     assert np.array_equal(
         first.refined["local"][1], hand_stages.refined_images(hands, "local", first.synthetic, [1])[0]
     )
+
+
+def test_what_refiners_do_is_told(hands: HandRun) -> None:
+    """Refiners that hand on their input made arms of table 4 that nobody could tell from raw ones, without a word."""
+    for kind, change in (("local", 0.002), ("global", 0.04)):
+        for seed in hands.seeds:
+            folder = hands.refiner(kind, seed)
+            folder.mkdir(parents=True)
+            line = {"phase": "adversarial", "accuracy_real": 0.6, "accuracy_fresh": 0.4}
+            early = json.dumps(line | {"iteration": 1, "refined_minus_input": 0.9}) + "\n"
+            late = [json.dumps(line | {"iteration": k, "refined_minus_input": change}) + "\n" for k in range(2, 12)]
+            (folder / "metrics.jsonl").write_text(early + "".join(late))
+    table = hand_stages.refiner_activity(hands).set_index(["D", "seed"])
+    assert table.loc[("local", 0), "change (levels of 255)"] == pytest.approx(0.255)
+    assert table["equals input"].tolist() == [True, True, False, False]
+    assert table.loc[("global", 1), "D right on target"] == pytest.approx(0.6)
+
+
+def test_damaged_refined_hands_are_made_again(hands: HandRun) -> None:
+    hand_stages.train_hand_refiners(replace(hands, seeds=(0,)), workers=1, progress=False)
+    folder = hands.refined(0)
+    whole = Store.open(folder).images(slice(None)).copy()
+    shard = next(folder.glob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    hand_stages.train_hand_refiners(replace(hands, seeds=(0,)), workers=1, progress=False)
+    assert np.array_equal(Store.open(folder).images(slice(None)), whole)
+
+
+def test_edges_are_those_of_the_whole_store_and_of_stretches_of_a_video(tmp_path: Path) -> None:
+    """The first frames of a recording are one pose; neighbours resemble each other."""
+    images, _ = toy_hands(400, 0)
+    annotations = {"pose": np.arange(400), "view": np.zeros(400, np.int64)}
+    with StoreWriter(tmp_path / "nyu", size=images.shape[2:], channels=1, provenance={"adapter": "nyu"}) as writer:
+        writer.append(images, annotations)
+    found, groups = hand_edges.spread_frontal(tmp_path / "nyu", 4)
+    assert np.array_equal(found, images[[0, 133, 266, 399]]) and groups is not None and len(set(groups)) == 4
 
 
 def test_trainings_of_the_same_folder_wait_for_each_other(hands: HandRun, monkeypatch: pytest.MonkeyPatch) -> None:

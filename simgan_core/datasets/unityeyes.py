@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 FRAME = (36, 60)  # MPIIGaze's frames, (height, width)
+NARROWEST_PX, WIDEST = 16, 4  # of the window about the eye: pixels, and times the image's width
 FRAME_WIDTH_MM = MPIIGAZE_RANGES.field_width_normal_mm[0]
 IRIS_DIAMETER_MM = 11.2  # of UnityEyes' eyeball, at iris_size 1
 
@@ -101,6 +103,8 @@ def read_label(path: Path, height: int) -> UnityEyesLabel:
         look, size, head = details["look_vec"], float(details["iris_size"]), tree["head_pose"]
     except (KeyError, TypeError, ValueError) as error:
         raise fail(f"no usable entry {error}", "interior_margin_2d, iris_2d, eye_details, head_pose") from error
+    if not 0 < size < math.inf:
+        raise fail(f"iris_size {details['iris_size']!r}", "a number above 0")
     gaze = vectors([look], "look_vec", 3)[0] * (1.0, -1.0, 1.0)
     if np.linalg.norm(gaze) < 0.5:
         raise fail(f"look_vec {look}", "a unit vector")
@@ -140,6 +144,13 @@ def read_eye(
             remedy="the JSON file belongs to another image: remove the pair",
         )
     wide = crop_width(label)
+    if crop_px is None and not NARROWEST_PX <= wide <= WIDEST * width:
+        raise DataError(
+            path.with_suffix(".json"),
+            found=f"an iris from which the eye's frame is {wide:.0f} pixels wide, in an image of {width} x {height}",
+            expected=f"{NARROWEST_PX} pixels to {WIDEST} times the image",
+            remedy="render the image again with UnityEyes, remove image and label, or name the crop (crop_px)",
+        )
     rows, columns = crop_px or (max(2, round(wide * FRAME[0] / FRAME[1])), max(2, round(wide)))
     frame = resize(_window(image, centre, rows, columns), FRAME)
     final = resize(equalise_images(frame) if equalise else frame, size)
