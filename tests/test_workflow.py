@@ -250,6 +250,24 @@ def _cores_of(command: list[str]) -> int:
     return int(command[command.index("--cores") + 1])
 
 
+def test_a_package_below_another_repository_is_none_of_its_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    assert provenance.commit() is not None
+    monkeypatch.setattr(provenance, "REPOSITORY", installed)
+    monkeypatch.chdir(tmp_path)
+    assert provenance.commit() is None and provenance.home() == tmp_path, "data and runs where somebody works"
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", installed / "notebooks")
+    with pytest.raises(ValueError, match="they are in the repository and not in the installed package"):
+        reproduce.plan("embedded", "smoke")
+
+
 def test_two_runs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     held = refused_while_held
@@ -387,7 +405,7 @@ def test_further_files_of_large_sets_are_noticed(tmp_path: Path, file: str) -> N
 
 
 def test_stores_of_a_run_at_work_are_not_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simgan_core.run_folder.REPOSITORY", tmp_path)
+    monkeypatch.setattr("simgan_core.run_folder.home", lambda: tmp_path)
     run = RunFolder.open("", data="embedded", profile_name="smoke")
     prepare = ["data", "prepare", "--profile", "smoke"]
     with refused_while_held(run.path / LOCK):
