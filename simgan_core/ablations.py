@@ -33,7 +33,7 @@ from simgan_core.config import Config, with_overrides
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
 from simgan_core.evaluation.dependence import groups_of
-from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
+from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
 from simgan_core.gaze_estimator import predict, save_gaze_cnn, train_gaze_cnn
 from simgan_core.locks import alone
@@ -159,7 +159,7 @@ class Ablation:
 
     def mean_error_deg(self, name: str) -> Estimate:
         """Mean angular error with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_deg(name), groups=self.groups)
+        return two_level_bootstrap(self.errors_deg(name), groups=self.groups, bounds=NOT_NEGATIVE)
 
     def difference_deg(self, worse: str, better: str) -> Estimate:
         """By how many degrees the error of `worse` exceeds that of `better`; seeds and images paired."""

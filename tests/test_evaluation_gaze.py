@@ -12,7 +12,7 @@ import pytest
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.npz import read_arrays
 from simgan_core.evaluation.gaze import evaluate_gaze, evaluate_gaze_files
-from simgan_core.evaluation.statistics import mean_interval, paired_difference, t_interval, two_level_bootstrap
+from simgan_core.evaluation.statistics import PERCENT, mean_interval, paired_difference, t_interval, two_level_bootstrap
 
 DATA_ROOT = Path(os.environ.get("SIMGAN_DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 PUBLISHED = DATA_ROOT / "mpiigaze" / "published_lenet_leave_one_out.npz"
@@ -144,6 +144,13 @@ def test_seeds_alone_give_students_interval_and_images_alone_the_bootstraps() ->
     one, three = two_level_bootstrap(images[None]), two_level_bootstrap(np.stack([images] * 3))
     assert (three.low, three.high) == pytest.approx((one.low, one.high), rel=1e-9)
     assert one.high - one.value > one.value - one.low, "errors are skewed, and so is their interval"
+
+
+def test_an_interval_stays_within_what_the_quantity_can_be() -> None:
+    few = np.array([[1.0], [9.0]]) + np.zeros((2, 50))  # one degree of freedom: Student's goes far below nothing
+    free, bounded = two_level_bootstrap(few), two_level_bootstrap(few, bounds=PERCENT)
+    assert free.low < -20 and bounded.low == 0 and bounded.value == free.value == 5
+    assert bounded.high == pytest.approx(free.high) and two_level_bootstrap(few + 91, bounds=PERCENT).high == 100
 
 
 def test_mean_and_function_agree_and_are_repeatable() -> None:

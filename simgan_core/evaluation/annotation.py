@@ -23,7 +23,7 @@ from torch import Tensor
 
 from simgan_core.datasets.store import Store
 from simgan_core.evaluation.iris_fit import FitQuality, IrisFit, correlate, fit_iris, grey_levels, sample, validate_fit
-from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
+from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, two_level_bootstrap
 
 __all__ = [
     "ContourShift",
@@ -129,7 +129,7 @@ def pupil_shift(synthetic: Images, refined: Refined) -> PupilShift:
     distances = np.linalg.norm(shift, axis=-1)
     lost = np.mean([1 - fit.valid[before.valid].mean() for fit in fits])
     return PupilShift(
-        mean_px=two_level_bootstrap(distances),
+        mean_px=two_level_bootstrap(distances, bounds=NOT_NEGATIVE),
         sd_px=float(distances.std(ddof=1)) if distances.size > 1 else 0.0,
         bias_px=_pair(shift.reshape(-1, 2).mean(axis=0)),
         lost_percent=float(100 * lost),
@@ -204,7 +204,7 @@ def contour_shift(
     per_image = (np.abs(shifts) * weights).sum(axis=-1) / weights.sum(axis=-1)
     translation = _translations(shifts, normals[usable], weights)
     return ContourShift(
-        mean_px=two_level_bootstrap(per_image),
+        mean_px=two_level_bootstrap(per_image, bounds=NOT_NEGATIVE),
         sd_px=float(np.abs(shifts)[weights].std(ddof=1)),
         bias_px=_pair(translation.reshape(-1, 2).mean(axis=0)),
         lost_percent=float(100 * (1 - followed.sum() / max(1, len(found) * edge.sum()))),

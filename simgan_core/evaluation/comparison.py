@@ -32,7 +32,7 @@ from simgan_core.evaluation.baselines import BASELINES, fit_and_predict
 from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.kept import cached
 from simgan_core.evaluation.matching import FDA_BETA, Match, matched
-from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
+from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, percentage, two_level_bootstrap
 from simgan_core.gaze import angular_error_deg
 from simgan_core.gaze_estimator import GazeCNN, load_gaze_cnn, predict, save_gaze_cnn, train_gaze_cnn
 from simgan_core.provenance import PACKAGE, code_fingerprint
@@ -171,11 +171,11 @@ class Comparison:
 
     def mean_error_deg(self, arm: str) -> Estimate:
         """Mean angular error with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.seed_errors_deg(arm), groups=self.groups)
+        return two_level_bootstrap(self.seed_errors_deg(arm), groups=self.groups, bounds=NOT_NEGATIVE)
 
     def within_7_deg(self, arm: str) -> Estimate:
         """Percentage of images within 7 degrees, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self._within(arm), groups=self.groups)
+        return percentage(self._within(arm), groups=self.groups)
 
     def reduction_percent(self, arm: str, baseline: str) -> Estimate:
         """How much lower the mean error of `arm` is, in percent of that of `baseline`; seeds and images are paired."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from simgan_core.evaluation.statistics import Estimate, two_level_bootstrap
+from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, two_level_bootstrap
 
 Images = NDArray[np.uint8]
 Counts = NDArray[np.float64]
@@ -76,7 +76,7 @@ def _cumulative(counts: Counts) -> Counts:
 
 def edge_estimate(counts: Counts, target: Counts, draws: int = 500, groups: NDArray[Any] | None = None) -> Estimate:
     """Edge distance of refined images, counts [S, N, K], with its 95 % interval over seeds and images (or groups)."""
-    return two_level_bootstrap(counts, statistic=lambda c: edge_distance(c, target), draws=draws, groups=groups)
+    return two_level_bootstrap(counts, lambda c: edge_distance(c, target), draws, groups=groups, bounds=NOT_NEGATIVE)
 
 
 def edge_advantage(

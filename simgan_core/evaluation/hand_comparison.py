@@ -23,7 +23,13 @@ from simgan_core.datasets.store import Store
 from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.hand import pck_area, pck_curve
 from simgan_core.evaluation.kept import cached
-from simgan_core.evaluation.statistics import Estimate, paired_difference, two_level_bootstrap
+from simgan_core.evaluation.statistics import (
+    NOT_NEGATIVE,
+    Estimate,
+    paired_difference,
+    percentage,
+    two_level_bootstrap,
+)
 from simgan_core.hand_estimator import predict_joints, train_hourglass
 from simgan_core.provenance import PACKAGE, code_fingerprint
 from simgan_core.workers import side_by_side
@@ -92,11 +98,11 @@ class HandComparison:
 
     def within(self, arm: str, distance_px: float = WITHIN_PX) -> Estimate:
         """Percentage of joints within the distance, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.percent_within(arm, distance_px), groups=self.groups)
+        return percentage(self.percent_within(arm, distance_px), groups=self.groups)
 
     def mean_error_px(self, arm: str) -> Estimate:
         """Mean distance, with its 95 % interval over seeds and images."""
-        return two_level_bootstrap(self.errors_px(arm).mean(axis=-1), groups=self.groups)
+        return two_level_bootstrap(self.errors_px(arm).mean(axis=-1), groups=self.groups, bounds=NOT_NEGATIVE)
 
     def gain_points(self, arm: str, baseline: str, distance_px: float = WITHIN_PX) -> Estimate:
         """Percentage points of joints within the distance that `arm` gains; seeds and images are paired."""

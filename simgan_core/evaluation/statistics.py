@@ -25,6 +25,8 @@ Floats = NDArray[np.floating[Any]]
 Statistic = Callable[[Any], float]
 CONFIDENCE = 0.95
 CHUNK = 4_000_000  # counts held in memory at once
+PERCENT, NOT_NEGATIVE = (0.0, 100.0), (0.0, math.inf)
+"""What a share, and a mean error or distance, can be: an interval over few seeds must not promise more."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def two_level_bootstrap(
     draws: int = 2000,
     seed: int = 0,
     groups: NDArray[Any] | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """The statistic of `errors` [S, N, ...] with a 95 % interval over seeds and images (see the module).
 
@@ -56,8 +59,8 @@ def two_level_bootstrap(
     so whole groups are drawn, and the interval tells of other people and not of other pictures of these. None, or a
     single group: images are drawn.
     `statistic` is 'mean' or a function of an array shaped like `errors`, of which it sees resampled columns, and each
-    row alone; axes after the second (e.g. two arms to be compared) stay together. Raises ValueError on empty or not
-    finite input.
+    row alone; axes after the second (e.g. two arms to be compared) stay together. `bounds` are those of the quantity
+    itself, beyond which no interval goes. Raises ValueError on empty or not finite input.
     """
     errors = np.asarray(errors, dtype=np.float64)
     if errors.ndim < 2 or 0 in errors.shape:
@@ -90,7 +93,13 @@ def two_level_bootstrap(
             drawn[k] = statistic(errors[:, columns])
     drawn = drawn + _errors_of_seeds(by_seed, draws, rng)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high), seeds, images, tuple(by_seed.tolist()))
+    low, high = max(float(low), bounds[0]), min(float(high), bounds[1])
+    return Estimate(value, low, high, seeds, images, tuple(by_seed.tolist()))
+
+
+def percentage(values: Floats, groups: NDArray[Any] | None = None) -> Estimate:
+    """Mean of percentages [S, N] with its 95 % interval over seeds and images, which stays within 0 and 100."""
+    return two_level_bootstrap(values, groups=groups, bounds=PERCENT)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
