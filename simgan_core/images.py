@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights that OpenCV and JPEG use
+FRAME = (36, 60)  # MPIIGaze's frames, which our renders take over
 ANTIALIAS_ABOVE = 1.5  # reductions stronger than this are low-passed first; 36x60 -> 35x55 stays plain bilinear
 
 

@@ -7,7 +7,7 @@ images, C H W. Results appear whole or not at all.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,7 @@ def refine_folder(
     if folder_in.resolve() == folder_out.resolve() or folder_in.resolve() in folder_out.resolve().parents:
         raise ValueError(f"{folder_out} lies in {folder_in}; name a place outside the folder of images.")
     files = sorted(path for path in folder_in.rglob("*") if path.is_file()) if folder_in.is_dir() else []
-    pictures = [path for path in files if is_image(path)]
-    if any(path.parent == folder_in for path in pictures):  # as training sees it: what lies deeper may be masks
-        pictures = [path for path in pictures if path.parent == folder_in]
+    pictures = _pictures(folder_in, files)
     _check_pictures(folder_in, pictures, None if resize_images else refiner.size, refiner.config.channels == 3)
     if resize_images and is_unityeyes(folder_in):
         raise DataError(
@@ -124,27 +122,40 @@ def refine_folder(
             expected="a store of it, cropped about the eye and equalised as for training",
             remedy="make one by simgan data import IN STORE, then simgan refine RUN STORE OUT",
         )
-    refiner = refiner.to(resolve_device(device))
     partial = folder_out.with_name(f".{folder_out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    places = {path: partial / path.relative_to(folder_in) for path in files}
     try:
-        for path in files:
-            (partial / path.relative_to(folder_in)).parent.mkdir(parents=True, exist_ok=True)
+        for place in places.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
         for path in set(files).difference(pictures):
-            shutil.copyfile(path, partial / path.relative_to(folder_in))
-        with tqdm(total=len(pictures), desc="refine", unit="image", disable=not progress) as bar:
-            for start in range(0, len(pictures), FOLDER_BATCH):
-                paths = pictures[start : start + FOLDER_BATCH]
-                refined = refine_images(refiner, np.concatenate([_read_picture(path, refiner) for path in paths]))
-                for path, image in zip(paths, refined, strict=True):
-                    _write_picture(image, partial / path.relative_to(folder_in))
-                bar.update(len(paths))
+            shutil.copyfile(path, places[path])
+        _refine_pictures(refiner.to(resolve_device(device)), {path: places[path] for path in pictures}, progress)
         if folder_out.exists():
             folder_out.rmdir()
         partial.rename(folder_out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder_out
+
+
+def _pictures(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """The images among `files` of a folder that are to be refined: those that training takes from it."""
+    pictures = [path for path in files if is_image(path)]
+    own = [path for path in pictures if path.parent == folder]
+    return own if own and not is_unityeyes(folder) else pictures
+
+
+def _refine_pictures(refiner: Refiner, places: Mapping[Path, Path], progress: bool) -> None:
+    """Refine the image of each file and write it to its place."""
+    paths = list(places)
+    with tqdm(total=len(paths), desc="refine", unit="image", disable=not progress) as bar:
+        for start in range(0, len(paths), FOLDER_BATCH):
+            batch = paths[start : start + FOLDER_BATCH]
+            refined = refine_images(refiner, np.concatenate([_read_picture(path, refiner) for path in batch]))
+            for path, image in zip(batch, refined, strict=True):
+                _write_picture(image, places[path])
+            bar.update(len(batch))
 
 
 def _check_kind(refiner: Refiner, channels: int, size: tuple[int, int], where: str) -> None:

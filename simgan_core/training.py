@@ -81,13 +81,7 @@ def train(
     chosen = resolve_device(config.training.device if device == "auto" else device)
     fabric = _launch(config, chosen)
     run = AlgorithmOne(fabric, config, synthetic, real, out, seed, build)
-    found = resume and (out / CHECKPOINT).is_file()
-    if fabric.broadcast(found) != found:
-        raise ValueError(
-            f"{out} {'holds' if found else 'lacks'} a checkpoint here, unlike on the first node; expected one folder "
-            "that all nodes see. Name a place on a shared file system."
-        )
-    if found:
+    if resume and _has_checkpoint(fabric, out):
         run.load_state_dict(load_state(out / CHECKPOINT))
         run_state.check_not_beyond(out, run.iteration, run.ends["adversarial"])
     fabric.barrier()
@@ -105,6 +99,17 @@ def train(
         provenance.write_json(out / "provenance.json", details)
     fabric.barrier()
     return out
+
+
+def _has_checkpoint(fabric: Fabric, out: Path) -> bool:
+    """Whether there is one, for all processes alike: with folders of their own some would start anew and wait."""
+    found = (out / CHECKPOINT).is_file()
+    if fabric.broadcast(found) != found:
+        raise ValueError(
+            f"{out} {'holds' if found else 'lacks'} a checkpoint here, unlike on the first node; expected one folder "
+            "that all nodes see. Name a place on a shared file system."
+        )
+    return found
 
 
 def _launch(config: Config, device: torch.device) -> Fabric:

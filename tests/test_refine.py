@@ -127,6 +127,15 @@ def test_a_folder_without_images_of_its_own_has_them_in_subfolders(refiner: Refi
     assert np.array_equal(refined, refine_images(refiner, toy_eyes(3, seed=2)[0][1:2])[0, 0])
 
 
+def test_frames_of_unityeyes_are_refined_beside_a_picture_of_the_whole(refiner: Refiner, tmp_path: Path) -> None:
+    """Training reads `imgs/` of such a folder whatever else lies in it."""
+    source = folder_of(tmp_path / "in")
+    (source / "more").rename(source / "imgs")
+    (source / "imgs" / "0.json").write_text('{"eye_details": {}}')
+    out = refine_folder(refiner, source, tmp_path / "out")
+    assert (out / "imgs" / "0.png").read_bytes() != (source / "imgs" / "0.png").read_bytes()
+
+
 def test_colour_refiner_gives_colour(tmp_path: Path) -> None:
     torch.manual_seed(0)
     refiner = Refiner(with_channels(with_overrides(cpu(), {"refiner.width": 4}), 3).refiner).eval()

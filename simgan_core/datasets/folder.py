@@ -29,12 +29,11 @@ from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.files import image_files, in_parallel, listing_sha256, read_image
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import LARGEST_RAD, StoreWriter, check_radians
+from simgan_core.images import FRAME, resize
 from simgan_core.images import equalise as equalise_images
-from simgan_core.images import resize
 
 Rule = Literal["crop", "stretch"]
 LABELS = "labels.csv"
-FRAME = (36, 60)  # MPIIGaze's frames, (height, width)
 LIKE_FRAME = 0.1
 """Difference of the logarithms of two aspect ratios below which a target's is about the frame's; 35:55 is 0.06 off."""
 NO_VALUE = ("", "na", "nan", "n/a", "none", "null", "inf", "-inf", "?", "-")

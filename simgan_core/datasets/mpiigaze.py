@@ -27,9 +27,8 @@ from scipy.spatial.transform import Rotation
 from simgan_core.datasets.errors import DataError
 from simgan_core.datasets.npz import read_arrays
 from simgan_core.gaze import mirror_images, mirror_pitch_yaw, pitch_yaw
-from simgan_core.images import resize
+from simgan_core.images import FRAME, resize
 
-FRAME = (36, 60)
 PERSON = "p00.npz"
 UNLABELLED = "unlabelled_mixed_subjects.npz"
 NORMALIZED = Path("Data/Normalized")

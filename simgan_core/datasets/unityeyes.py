@@ -31,12 +31,11 @@ from simgan_core.datasets.files import in_parallel, listing_sha256, natural_orde
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import StoreWriter
 from simgan_core.gaze import pitch_yaw
+from simgan_core.images import FRAME, resize
 from simgan_core.images import equalise as equalise_images
-from simgan_core.images import resize
 from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-FRAME = (36, 60)  # MPIIGaze's frames, (height, width)
 NARROWEST_PX, WIDEST = 16, 4  # of the window about the eye: pixels, and times the image's width
 FRAME_WIDTH_MM = MPIIGAZE_RANGES.field_width_normal_mm[0]
 IRIS_DIAMETER_MM = 11.2  # of UnityEyes' eyeball, at iris_size 1

@@ -37,6 +37,11 @@ def limbus_plane_mm(shape: EyeballGeometry) -> float:
     return (shape.radius_mm**2 - shape.cornea_radius_mm**2 + c * c) / (2 * c)
 
 
+def cornea_rim_mm(shape: EyeballGeometry) -> float:
+    """Radius of the circle in which the two spheres meet."""
+    return math.sqrt(shape.radius_mm**2 - limbus_plane_mm(shape) ** 2)
+
+
 def surface_radius(direction: Tensor, axis: Tensor, shape: EyeballGeometry) -> Tensor:
     """Distance in mm from the centre to the surface along unit vectors [..., 3]; `axis` is the optical axis."""
     c = cornea_centre_mm(shape)
@@ -94,7 +99,7 @@ def seen_through_cornea(plane: Tensor, direction_to_camera: Tensor, shape: Eyeba
     `direction_to_camera` [R, 3] are unit vectors in the eyeball's frame. Points past the cornea's rim are put on it.
     """
     centre = torch.tensor([0.0, 0.0, -cornea_centre_mm(shape)], device=plane.device)
-    rim = math.sqrt(shape.radius_mm**2 - limbus_plane_mm(shape) ** 2)
+    rim = cornea_rim_mm(shape)
     offset = plane
     for step in range(steps):
         depth = (shape.cornea_radius_mm**2 - (offset * offset).sum(-1)).clamp(min=0).sqrt() - float(centre[2])
@@ -118,4 +123,4 @@ def limbus_points(count: int, scale: Tensor, direction_to_camera: Tensor, shape:
     directions = direction_to_camera[:, None].expand(-1, count, -1)
     inside = seen_through_cornea(plane.flatten(0, 1), directions.flatten(0, 1), shape, steps=12).view(-1, count, 3)
     z = -(shape.radius_mm**2 - radius * radius).clamp(min=0).sqrt().expand(-1, count, -1)
-    return torch.where(radius**2 > shape.radius_mm**2 - limbus_plane_mm(shape) ** 2, torch.cat([plane, z], -1), inside)
+    return torch.where(radius > cornea_rim_mm(shape), torch.cat([plane, z], -1), inside)

@@ -51,8 +51,8 @@ def from_folders(
     """Draw the pictures that a plan needs from folders of image files.
 
     `size` (H, W) crops all of them to that aspect ratio and resizes them, as trainings and `simgan refine --resize` do;
-    without it they must be of one size. `colour`: True reads all as RGB,
-    False all as grey; None keeps what they are, which must then be the same.
+    without it they must be of one size. `colour`: True reads all as RGB, False all as grey; None keeps what they are,
+    which must then be the same.
 
     Raises:
         DataError: no images, a broken one, different sizes or channels, one folder or picture for two sources.
