@@ -30,7 +30,7 @@ from simgan_core.evaluation.annotation import (
     pupil_shift,
 )
 from simgan_core.evaluation.fresh_discriminator import STEPS, fresh_discriminator
-from simgan_core.evaluation.iris_fit import GROSS_PX, IrisFit
+from simgan_core.evaluation.iris_fit import GROSS_PX, IrisFit, fit_iris
 from simgan_core.evaluation.statistics import Estimate
 from simgan_core.run_folder import Metric, RunFolder
 from simgan_core.selection import MAX_LOST_PERCENT, Candidate, Selection, select
@@ -173,6 +173,24 @@ def annotation_table(shift: PupilShift | None, contours: Mapping[str, ContourShi
         for name, s in named.items()
     ]
     names = ["what", "mean shift (px)", "low", "high", "± sd", "bias u (px)", "bias v (px)", "lost (%)", "images"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def iris_positions(renders: Images, refined: Sequence[Images], target: Images) -> pd.DataFrame:
+    """Where irises lie on average: in `renders`, in `refined` (one array per seed) and in unlabelled `target` images.
+
+    An R that moves the irises of its renders to where the target's lie makes up for another distribution of gaze, or
+    another framing, with the label; the gaze CNN that learns from them is off by as much.
+    """
+    rows = []
+    for what, arrays in (("renders", [renders]), ("refined", refined), ("target, unlabelled", [target])):
+        fits = [fit_iris(images) for images in arrays]
+        centres = np.concatenate([fit.centre[fit.valid] for fit in fits])
+        found = 100 * np.mean([fit.valid.mean() for fit in fits])
+        spread = centres.std(axis=0, ddof=1) if len(centres) > 1 else np.full(2, np.nan)
+        mean = centres.mean(axis=0) if len(centres) else np.full(2, np.nan)
+        rows.append((what, mean[0], spread[0], mean[1], spread[1], found, len(arrays), len(arrays[0])))
+    names = ["irises of", "mean u (px)", "± sd u", "mean v (px)", "± sd v", "found (%)", "seeds", "images"]
     return pd.DataFrame(rows, columns=names)
 
 

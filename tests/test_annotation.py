@@ -22,7 +22,7 @@ from simgan_core.evaluation.annotation import (
     pupil_shift,
     validate_fit,
 )
-from simgan_core.regularisation import annotation_table, contour_shifts
+from simgan_core.regularisation import annotation_table, contour_shifts, iris_positions
 from simgan_core.selection import DEG_PER_PX, FIT_RMSE_PX
 from simgan_core.simulators import load_assets, simulate_eyes
 from simgan_core.simulators.ranges import EyeRanges
@@ -144,6 +144,23 @@ def test_contours_of_iris_and_lids_are_both_measured(eyes: Store) -> None:
     found = contour_shifts(eyes, [eyes], COUNT)
     assert set(found) == {"iris", "lids"} and all(one.mean_px.value < 1e-2 for one in found.values())
     assert len(annotation_table(pupil_shift(eyes.images(), eyes.images()), found)) == 3
+
+
+def test_a_refiner_that_moves_irises_to_the_targets_is_seen(many_eyes: Store) -> None:
+    """As one does whose renders look elsewhere than the target, on average."""
+    images = many_eyes.images()
+    low = moved(images, 0, 1.0)
+    table = iris_positions(low, [images, images], images).set_index("irises of")
+    renders, refined, target = (table.loc[what] for what in ("renders", "refined", "target, unlabelled"))
+    assert refined["mean v (px)"] == pytest.approx(target["mean v (px)"]) and refined["seeds"] == 2
+    assert renders["mean v (px)"] - target["mean v (px)"] == pytest.approx(1.0, abs=0.35)
+    assert renders["mean u (px)"] == pytest.approx(target["mean u (px)"], abs=0.35)
+
+
+def test_positions_without_any_iris_are_not_numbers() -> None:
+    flat = np.full((4, 1, 35, 55), 128, np.uint8)
+    table = iris_positions(flat, [flat], flat)
+    assert table["mean v (px)"].isna().all() and (table["found (%)"] == 0).all()
 
 
 def test_a_larger_shift_measures_larger_and_another_image_is_lost(eyes: Store) -> None:
