@@ -1,6 +1,6 @@
 """Run one notebook headless with papermill: parameters checked first, the executed copy kept as notebook and as HTML.
 
-    python -m simgan_core.execution NOTEBOOK EXECUTED.ipynb [--threads N] [-p NAME VALUE]...
+    python -m simgan_core.execution NOTEBOOK EXECUTED.ipynb [--threads N] [--made-with FINGERPRINT] [-p NAME VALUE]...
 
 papermill only warns about a parameter that a notebook does not have, and lets the notebook's own defaults win where the
 `parameters` tag is missing; both are errors here. The Snakefile calls this once per job.
@@ -21,6 +21,7 @@ from simgan_core.provenance import commit, device, write_json
 from simgan_core.run_folder import settings_digest
 
 MAX_PARAMETERS = 4
+TRACE = ".execution.json"
 PATIENCE_S = 300
 """Seconds that a kernel may take to start, or to hand over what a cell has shown."""
 
@@ -69,8 +70,13 @@ def check_parameters(notebook: Path, names: Sequence[str]) -> None:
         )
 
 
-def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *, threads: int | None = None) -> float:
+def execute(
+    notebook: Path, executed: Path, parameters: Mapping[str, object], *, threads: int | None = None,
+    made_with: str | None = None,
+) -> float:  # fmt: skip
     """Run `notebook`; write the executed copy, its HTML and `execution.json` (seconds, threads). Returns the seconds.
+
+    `made_with`, a fingerprint of all that decides the result, is kept in `execution.json`.
 
     Raises:
         NotebookError: the notebook stopped; the executed copy, with the traceback, is kept under the name that the
@@ -106,12 +112,14 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, object], *,
         "commit": commit(),
     }
     trace["device"] = device()
+    if made_with is not None:
+        trace["made_with"] = made_with
     if parameters.get("RUN_DIR"):
         run = Path(str(parameters["RUN_DIR"]))
         if digest := settings_digest(run, notebook.stem):
             trace["settings"] = digest
         _drop_older(run / notebook.stem / executed.stem.removeprefix(notebook.stem).lstrip("-"), started)
-    write_json(executed.with_suffix(".execution.json"), trace)
+    write_json(executed.with_suffix(TRACE), trace)
     executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     running.replace(executed)
     return seconds
@@ -170,12 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("executed", type=Path)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--made-with", default=None)
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
     parameters = {name: _value(value) for name, value in options.parameters}
     print(f"{options.executed.stem}: running", flush=True)
     try:
-        seconds = execute(options.notebook.resolve(), options.executed.resolve(), parameters, threads=options.threads)
+        seconds = execute(
+            options.notebook.resolve(), options.executed.resolve(), parameters, threads=options.threads,
+            made_with=options.made_with,
+        )  # fmt: skip
     except NotebookError as error:
         print(error, file=sys.stderr)
         return 1

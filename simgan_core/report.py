@@ -17,6 +17,7 @@ from typing import Any
 
 from simgan_core.claims import CLAIMS, judge
 from simgan_core.config import to_dict
+from simgan_core.execution import TRACE
 from simgan_core.profiles import profile
 from simgan_core.provenance import PACKAGE, commit, device, package_versions, read_json, write_json
 from simgan_core.reproduce import only
@@ -80,10 +81,7 @@ def _is_of(run: RunFolder, name: str) -> bool:
 
 def _traces(run: RunFolder) -> dict[str, Row]:
     """What each execution of a notebook has left, by notebook (and seed); seeds that a run once had are left out."""
-    files = {
-        file.name.removesuffix(".execution.json"): file
-        for file in sorted((run.path / "notebooks").glob("*.execution.json"))
-    }
+    files = {file.name.removesuffix(TRACE): file for file in sorted((run.path / "notebooks").glob(f"*{TRACE}"))}
     return {name: read_json(file) for name, file in files.items() if _is_of(run, name)}
 
 

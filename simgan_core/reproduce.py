@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from simgan_core.config import Config, to_dict, with_overrides
-from simgan_core.execution import check_parameters
+from simgan_core.execution import TRACE, check_parameters
 from simgan_core.locks import LOCK, refused_while_held
 from simgan_core.processor import usable_cores
 from simgan_core.profiles import profile
-from simgan_core.provenance import REPOSITORY, code_fingerprint, home, write_json
+from simgan_core.provenance import REPOSITORY, code_fingerprint, home, read_json, write_json
 from simgan_core.run_folder import DATA, RunFolder, find_data_root
 
 SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
@@ -270,7 +270,22 @@ def begin(plan: Plan) -> Path:
     """Write the run's settings and what the Snakefile reads, `workflow.json`, whose path is returned."""
     run = plan.run
     RunFolder.create(run.path, data=run.data, config=run.config, data_root=run.data_root)
+    _drop_outdated(plan)
     return write_json(run.path / "workflow.json", plan.workflow())
+
+
+def _drop_outdated(plan: Plan) -> None:
+    """Remove the metrics of notebooks that other settings or code made, so that Snakemake runs them again.
+
+    It remembers by itself what made a file, but by the file's full name: of a run folder that was copied or moved it
+    knows nothing, and takes whatever lies there.
+    """
+    for step in plan.steps:
+        for trace in (plan.run.path / "notebooks").glob(f"{step.name}*{TRACE}"):
+            if read_json(trace).get("made_with", made := _made_with(step, plan.run)) != made:
+                seed = trace.name.removeprefix(step.name).removesuffix(TRACE).lstrip("-")
+                (plan.run.path / step.name / seed / "metrics.json").unlink(missing_ok=True)
+                (plan.run.path / REPORTED).unlink(missing_ok=True)
 
 
 def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> list[str]:
