@@ -66,7 +66,7 @@ def blocks(folder: Path = REPORTS) -> dict[str, str]:
     found = reports(folder)
     return {
         "strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found),
-        "profiles": _profiles(found),
+        "profiles": _profiles(found), "realism": _realism(found),
     }  # fmt: skip
 
 
@@ -164,6 +164,32 @@ def _arms(found: Sequence[Path]) -> str:
         cells = [metrics[report].get(f"gaze.{name}.mean_error_deg") for report in found]
         lines.append(f"| {title} | " + " | ".join(format_interval(cell) if cell else "–" for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _realism(found: Sequence[Path]) -> str:
+    """How far raw and refined renders are from the target, two columns per report that measured it."""
+    tables = {report.name: report / "tables" / "07_realism.csv" for report in found}
+    measured = {
+        name: pd.read_csv(file).set_index(["measure", "images"]) for name, file in tables.items() if file.is_file()
+    }
+    if not measured:
+        return EMPTY
+    kinds = ("raw", "refined")
+    lines = [
+        "| distance to the target | " + " | ".join(f"{name}: {kind}" for name in measured for kind in kinds) + " |"
+    ]
+    lines += ["|---|" + "---|" * len(kinds) * len(measured)]
+    for measure in dict.fromkeys(measure for table in measured.values() for measure, _ in table.index):
+        cells = [_distance(table, (measure, kind)) for table in measured.values() for kind in kinds]
+        lines.append(f"| {measure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _distance(table: pd.DataFrame, row: tuple[str, str]) -> str:
+    if row not in table.index:
+        return "–"
+    value, low, high = (float(table.loc[row, name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
+    return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _minutes(found: Sequence[Path]) -> str:

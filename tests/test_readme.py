@@ -80,6 +80,22 @@ def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path:
     assert row.endswith("| 4.20° (4.00 to 4.40) | – |")
 
 
+def test_distances_to_the_target_are_those_of_the_tables(tmp_path: Path) -> None:
+    write_report(tmp_path / "cpu-mini", 4.7)
+    assert readme.blocks(tmp_path)["realism"] == readme.EMPTY
+    tables = tmp_path / "cpu-mini" / "tables"
+    tables.mkdir()
+    (tables / "07_realism.csv").write_text(
+        "measure,images,value,low,high\nAUC,raw,0.9812,0.96,0.99\nAUC,refined,0.84,0.79,0.89\nonly raw,raw,1,0.9,1.1\n"
+    )
+    lines = readme.blocks(tmp_path)["realism"].splitlines()
+    assert lines[0] == "| distance to the target | cpu-mini: raw | cpu-mini: refined |"
+    assert lines[2:] == [
+        "| AUC | 0.981 (0.96 to 0.99) | 0.84 (0.79 to 0.89) |",
+        "| only raw | 1 (0.9 to 1.1) | – |",
+    ]
+
+
 def test_minutes_of_several_commits_are_called_pieces(tmp_path: Path) -> None:
     write_report(tmp_path / "cpu-mini", 4.7)
     file = tmp_path / "cpu-mini/provenance.json"
