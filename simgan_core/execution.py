@@ -22,6 +22,7 @@ from simgan_core.run_folder import settings_digest
 
 MAX_PARAMETERS = 4
 TRACE = ".execution.json"
+"""Ends the name of the file, beside an executed notebook, that says when, where and with what it ran."""
 PATIENCE_S = 300
 """Seconds that a kernel may take to start, or to hand over what a cell has shown."""
 

@@ -188,8 +188,8 @@ def _realism(found: Sequence[Path]) -> str:
 def _distance(table: pd.DataFrame, row: tuple[str, str]) -> str:
     if row not in table.index:
         return "–"
-    value, low, high = (float(table.loc[row, name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
-    return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    value, low, high = (_cell(number) for number in table.loc[row, ["value", "low", "high"]])
+    return f"{value} ({low} to {high})"
 
 
 def _minutes(found: Sequence[Path]) -> str:

@@ -270,22 +270,23 @@ def begin(plan: Plan) -> Path:
     """Write the run's settings and what the Snakefile reads, `workflow.json`, whose path is returned."""
     run = plan.run
     RunFolder.create(run.path, data=run.data, config=run.config, data_root=run.data_root)
-    _drop_outdated(plan)
-    return write_json(run.path / "workflow.json", plan.workflow())
+    workflow = plan.workflow()
+    for step in workflow["steps"]:
+        _drop_outdated(run.path, step["name"], step["made_with"])
+    return write_json(run.path / "workflow.json", workflow)
 
 
-def _drop_outdated(plan: Plan) -> None:
-    """Remove the metrics of notebooks that other settings or code made, so that Snakemake runs them again.
+def _drop_outdated(run: Path, name: str, made_with: str) -> None:
+    """Remove a notebook's metrics, of each seed, that other settings or code made: Snakemake then runs it again.
 
     It remembers by itself what made a file, but by the file's full name: of a run folder that was copied or moved it
     knows nothing, and takes whatever lies there.
     """
-    for step in plan.steps:
-        for trace in (plan.run.path / "notebooks").glob(f"{step.name}*{TRACE}"):
-            if read_json(trace).get("made_with", made := _made_with(step, plan.run)) != made:
-                seed = trace.name.removeprefix(step.name).removesuffix(TRACE).lstrip("-")
-                (plan.run.path / step.name / seed / "metrics.json").unlink(missing_ok=True)
-                (plan.run.path / REPORTED).unlink(missing_ok=True)
+    for trace in (run / "notebooks").glob(f"{name}*{TRACE}"):
+        if read_json(trace).get("made_with", made_with) != made_with:
+            seed = trace.name.removeprefix(name).removesuffix(TRACE).lstrip("-")
+            (run / name / seed / "metrics.json").unlink(missing_ok=True)
+            (run / REPORTED).unlink(missing_ok=True)
 
 
 def snakemake_command(plan: Plan, workflow: Path, extra: Sequence[str] = ()) -> list[str]:
