@@ -54,7 +54,7 @@ GAZE_SHARE = 0.4
 """Of the profile's steps of the gaze CNN: fewer leave it too far from what its images could teach it."""
 SWEEP_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 """Seeds of the points of a sweep by profile; all of the ablations' in the others."""
-LAMBDA_FACTORS = (0.0, 0.1, 1.0, 10.0, 100.0)
+LAMBDA_FACTORS = (0.0, 0.25, 1.0, 4.0, 100.0)
 """The sweep of lambda, relative to the default: from no self-regularisation to one that admits no change."""
 
 

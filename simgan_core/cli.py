@@ -85,7 +85,7 @@ def select(
     synthetic: Annotated[Path, typer.Argument(help="Synthetic images: a store, a UnityEyes folder or any folder.")],
     real: Annotated[Path, typer.Argument(help="Real images: a store or a folder; no label of it is read.")],
     out: Annotated[Path, typer.Option(help="Folder of the result and the trainings; the same one goes on.")],
-    lambdas: Annotated[str, typer.Option(help="Values of loss.lambda_sum to try.")] = "0.05,0.1,0.2,0.5,1",
+    lambdas: Annotated[str, typer.Option(help="Values of loss.lambda_sum to try.")] = "0.1,0.2,0.4,0.8,1.6",
     stops: Annotated[int, typer.Option(help="At how many equally spaced steps each training may be stopped.")] = 3,
     profile: Profile = "cpu",
     overrides: Overrides = [],  # noqa: B006 (typer copies it)

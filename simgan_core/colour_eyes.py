@@ -48,7 +48,7 @@ SHARE = 0.15
 CHROMA_LIMIT = 500
 """Refined images that the chroma is measured on."""
 FACTORS = (1.0, 10.0)
-"""Lambda relative to the default: there an L1 leaves much of the colour free; ten times it holds every channel."""
+"""Lambda relative to the default, and ten times as much, where an L1 holds every channel."""
 PSIS = {"identity": "Ψ = identity", "channel_mean": "Ψ = mean of channels"}
 
 

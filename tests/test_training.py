@@ -250,7 +250,9 @@ def plain_trace() -> list[dict[str, float]]:
 
 def golden_trace(folder: Path) -> list[dict[str, float]]:
     stores = toy_store(folder / "synthetic", 60, 0), toy_store(folder / "real", 50, 1, real=True)
-    config = small(training__pretrain_refiner=4, training__pretrain_discriminator=4, training__steps=12)
+    config = small(
+        training__pretrain_refiner=4, training__pretrain_discriminator=4, training__steps=12, loss__lambda_sum=0.2
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -367,7 +369,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(stores: tuple, tmp_path: Path) -
     out = training.train(*stores, tmp_path / "run", small(), progress=False)
     with pytest.raises(ValueError, match="already holds a run"):
         training.train(*stores, out, small(), progress=False)
-    with pytest.raises(ValueError, match=r"loss.lambda_sum 0.2 -> 0.3"):
+    with pytest.raises(ValueError, match=r"loss.lambda_sum 0.8 -> 0.3"):
         training.train(*stores, out, small(loss__lambda_sum=0.3), resume=True, progress=False)
     with pytest.raises(ValueError, match="made with seed 0"):
         training.train(*stores, out, small(training__steps=9), seed=1, resume=True, progress=False)
