@@ -22,6 +22,7 @@ from simgan_core.cli_study import study_app
 if TYPE_CHECKING:
     from simgan_core.config import Config
     from simgan_core.datasets.store import Store
+    from simgan_core.validation import Validation
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -96,6 +97,10 @@ def select(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side, a thread each; default by cores or GPU.")
     ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Labelled images (store or folder): gaze errors beside the verdicts, which do not see them."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Choose lambda and the stopping step without labels (docs/selection.md) and export that refiner, if one passes."""
@@ -110,7 +115,10 @@ def select(
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
     stores = _unlabelled(synthetic, real, chosen)
-    planned = select_refiner.plan(stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed)
+    labelled = None if validation is None else _validation(synthetic, validation, chosen)
+    planned = select_refiner.plan(
+        stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed, validation=labelled
+    )
     outcome = select_refiner.select_refiner(planned, workers=workers)
     typer.echo(json.dumps(outcome.report, allow_nan=False) if as_json else select_refiner.summary(outcome, out))
 
@@ -130,6 +138,15 @@ def _unlabelled(synthetic: Path, real: Path, config: Config) -> tuple[Store, Sto
             err=True,
         )
     return stores
+
+
+def _validation(synthetic: Path, images: Path, config: Config) -> Validation:
+    """The synthetic images and the validation part, both with their gaze labels."""
+    from simgan_core.datasets.open_images import open_images
+    from simgan_core.validation import Validation
+
+    kind: dict[str, Any] = {"size": config.data.size, "colour": config.data.channels == 3, "labels": ("pitch", "yaw")}
+    return Validation(open_images(synthetic, **kind), open_images(images, **kind), config.gaze)
 
 
 def _equalised(store: Store) -> bool | None:

@@ -24,6 +24,7 @@ from simgan_core.evaluation.annotation import fit_iris
 from simgan_core.locks import alone
 from simgan_core.selection import Candidate, Selection
 from simgan_core.stops import RAW, Training, measure, measure_raw, place, spaced, table, train_to_stops
+from simgan_core.validation import Errors, Validation, validate
 from simgan_core.workers import side_by_side
 
 MIN_IMAGES = 8
@@ -36,7 +37,10 @@ TRAININGS, CHOSEN, RESULT = "trainings", "refiner", "selection.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """A selection that was checked: refiners of each of `lambdas`, each at every one of `steps`."""
+    """A selection that was checked: refiners of each of `lambdas`, each at every one of `steps`.
+
+    `validation`: labelled images by which the choice is judged afterwards, where there are some.
+    """
 
     synthetic: Store
     real: Store
@@ -45,16 +49,21 @@ class Plan:
     lambdas: tuple[float, ...]
     steps: tuple[int, ...]
     seed: int
+    validation: Validation | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rule said of `candidates`; `refiner` is the folder of the chosen one, None where nothing passed."""
+    """What the rule said of `candidates`; `refiner` is the folder of the chosen one, None where nothing passed.
+
+    `errors`: of raw renders and then of each candidate, on the validation part; none where there is none.
+    """
 
     candidates: tuple[Candidate, ...]
     selection: Selection
     refiner: Path | None
     report: dict[str, Any]
+    errors: tuple[Errors, ...] = ()
 
 
 def plan(
@@ -66,6 +75,7 @@ def plan(
     lambdas: Sequence[float],
     stops: int,
     seed: int = 0,
+    validation: Validation | None = None,
 ) -> Plan:
     """Check all that can be known before any work, and say what is to be trained.
 
@@ -77,10 +87,11 @@ def plan(
         lambdas: values of `loss.lambda_sum`, each once.
         stops: at how many equally spaced steps each training is kept.
         seed: of weights, batches, history and fresh discriminators.
+        validation: labelled images that show what the choice costs, and decide nothing.
 
     Raises:
-        ValueError: stores that do not fit, no iris in the synthetic images, lambdas or stops that make no sense, or a
-            folder with other content.
+        ValueError: stores that do not fit, no iris in the synthetic images, lambdas or stops that make no sense, no
+            labels to validate by, or a folder with other content.
 
     """
     steps = check_sweep(config, lambdas, stops)
@@ -88,6 +99,8 @@ def plan(
     for name, store in (("synthetic", synthetic), ("real", real)):
         if len(store) < MIN_IMAGES:
             raise ValueError(f"{len(store)} {name} images ({store.path}) found; expected at least {MIN_IMAGES}.")
+    if validation is not None:
+        validation.check()
     if not fit_iris(synthetic.images(synthetic.spread(LOOKED_AT))).valid.any():
         raise ValueError(
             f"no iris found in {min(LOOKED_AT, len(synthetic))} synthetic images, spread over {synthetic.path}; "
@@ -95,7 +108,7 @@ def plan(
         )
     if out.exists() and not (out / TRAININGS).is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is no selection; expected a new folder, or one of `simgan select`.")
-    return Plan(synthetic, real, out, config, tuple(lambdas), steps, seed)
+    return Plan(synthetic, real, out, config, tuple(lambdas), steps, seed, validation)
 
 
 def check_sweep(config: Config, lambdas: Sequence[float], stops: int) -> tuple[int, ...]:
@@ -141,9 +154,15 @@ def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = T
     chosen = selection.select(candidates, raw_auc)
     weights = {candidate: task.weights for candidate, task in zip(candidates, measurements, strict=True)}
     refiner = _export(plan.out, None if chosen.chosen is None else weights[chosen.chosen])
-    report = _report(plan, candidates, chosen)
+    errors: list[Errors] = []
+    if plan.validation is not None:
+        teachers = [None, *(task.weights for task in measurements)]
+        errors = validate(
+            plan.validation, teachers, plan.out / TRAININGS, plan.seed, workers=workers, progress=progress
+        )
+    report = _report(plan, candidates, chosen, errors)
     provenance.write_json(plan.out / RESULT, report)
-    return Outcome(tuple(candidates), chosen, refiner, report)
+    return Outcome(tuple(candidates), chosen, refiner, report, tuple(errors))
 
 
 def _export(out: Path, weights: Path | None) -> Path | None:
@@ -156,9 +175,15 @@ def _export(out: Path, weights: Path | None) -> Path | None:
     return out / CHOSEN
 
 
-def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection) -> dict[str, Any]:
+def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection, errors: Sequence[Errors]) -> dict[str, Any]:
     """All of a selection as plain JSON: the choice, every candidate, the rule's bounds, settings, provenance."""
     stores = {"synthetic": plan.synthetic, "real": plan.real}
+    found: list[dict[str, Any]] = [{} for _ in candidates]
+    raw: dict[str, Any] = {"raw_auc": chosen.raw_auc.to_dict()}
+    if plan.validation is not None:
+        stores["validation"] = plan.validation.images
+        raw["raw_validation_error_deg"], *others = (one.to_dict() for one in errors)
+        found = [{"validation_error_deg": one} for one in others]
     judged = zip(candidates, chosen.verdicts, strict=True)
     config = to_dict(plan.config)
     del config["loss"]["lambda_sum"]  # `lambdas` stand in its place
@@ -166,8 +191,11 @@ def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection) -> d
     return {
         "chosen": None if chosen.chosen is None else chosen.chosen.to_dict(),
         "refiner": None if chosen.chosen is None else CHOSEN,
-        "raw_auc": chosen.raw_auc.to_dict(),
-        "candidates": [candidate.to_dict() | {"verdict": verdict} for candidate, verdict in judged],
+        **raw,
+        "candidates": [
+            candidate.to_dict() | {"verdict": verdict} | error
+            for (candidate, verdict), error in zip(judged, found, strict=True)
+        ],
         "rule": {"max_shift_px": selection.MAX_SHIFT_PX, "max_lost_percent": selection.MAX_LOST_PERCENT},
         "settings": settings,
         "stores": {name: {"images": len(store), "checksum": store.checksum} for name, store in stores.items()},
@@ -181,10 +209,20 @@ def summary(outcome: Outcome, out: Path) -> str:
     """The table, what raw renders reach, and the choice with what to do next, as text for people."""
     raw, chosen = outcome.selection.raw_auc, outcome.selection.chosen
     rows = table(outcome.candidates, outcome.selection.verdicts)
+    if outcome.errors:
+        for title, kind in (("gaze error (°)", "plain"), ("augmented (°)", "augmented")):
+            rows.insert(len(rows.columns) - 1, title, [getattr(one, kind).value for one in outcome.errors[1:]])
     lines = [
         rows.to_string(index=False, float_format="{:.3f}".format, na_rep="–"),
         f"raw renders: AUC {raw.value:.3f} ({raw.low:.3f} to {raw.high:.3f}); 0.5 = cannot be told from real images",
     ]
+    if outcome.errors:
+        plain, augmented = outcome.errors[0].plain, outcome.errors[0].augmented
+        lines.append(
+            f"validation part ({plain.n} images), gaze CNN on raw renders: {plain.value:.2f}° ({plain.low:.2f} to "
+            f"{plain.high:.2f}), augmented {augmented.value:.2f}° ({augmented.low:.2f} to {augmented.high:.2f}); "
+            "no verdict depends on it"
+        )
     if chosen is None:
         lines.append(
             f"chosen: nothing. No candidate keeps the label and looks more real than raw renders, so no refiner is "

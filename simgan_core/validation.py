@@ -1,0 +1,135 @@
+"""What the candidates of a selection are worth to a gaze CNN, on labelled images that nothing is reported of.
+
+`simgan_core.selection` chooses without labels. Whoever has labelled images besides, a *validation part* on which no
+result is tested, can see here what that choice costs: each candidate's refined images, and the raw ones, teach a gaze
+CNN (section 3.1), and its error on the validation part stands beside the verdict. No verdict depends on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgan_core.checkpoints import load_refiner
+from simgan_core.config import GazeConfig
+from simgan_core.datasets.store import Store
+from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.dependence import groups_of
+from simgan_core.evaluation.kept import cached
+from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, two_level_bootstrap
+from simgan_core.gaze import angular_error_deg
+from simgan_core.gaze_estimator import predict, train_gaze_cnn
+from simgan_core.precision import resolve_device
+from simgan_core.provenance import PACKAGE, code_fingerprint
+from simgan_core.refine import refine_images
+from simgan_core.workers import side_by_side
+
+CODE = ("gaze_estimator.py", "refine.py")
+"""Modules that decide predictions, with all that they import: an edit makes kept ones out of date."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Labelled images: `synthetic` are those that are refined, `images` the validation part."""
+
+    synthetic: Store
+    images: Store
+    gaze: GazeConfig
+
+    def check(self) -> None:
+        """Raise `ValueError` unless both are labelled and of one size."""
+        for name, store in (("synthetic", self.synthetic), ("validation", self.images)):
+            if not store.has_labels:
+                raise ValueError(
+                    f"the {name} images ({store.path}) have no pitch and yaw; expected them for --validation: in a "
+                    "store, or in the folder's labels.csv (file, pitch, yaw in radians). Or leave --validation out."
+                )
+        sizes = [(*store.size, store.channels) for store in (self.synthetic, self.images)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"validation images {sizes[1]} found ({self.images.path}); expected {sizes[0]}, (height, width, "
+                "channels) of the synthetic ones. Prepare them alike."
+            )
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean angular error on the validation part, of gaze CNNs without and with augmentation; over images, degrees."""
+
+    plain: Estimate
+    augmented: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"plain": self.plain.to_dict(), "augmented": self.augmented.to_dict()}
+
+
+@dataclass(frozen=True)
+class _Task:
+    weights: Path | None  # None: raw renders
+    kept: Path
+    synthetic: Path
+    images: Path
+    gaze: GazeConfig
+    seed: int
+    augment: bool
+
+
+def validate(
+    validation: Validation,
+    weights: Sequence[Path | None],
+    folder: Path,
+    seed: int,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Errors]:
+    """Errors of gaze CNNs that learn from the images of each of these refiners, raw ones for None, in their order.
+
+    Predictions are kept in `folder` (raw) or beside the weights, and made again when what decides them changed.
+    """
+    tasks = [
+        _Task(
+            file, _kept(file, folder, augment), validation.synthetic.path, validation.images.path, validation.gaze,
+            seed, augment,
+        )
+        for file in weights
+        for augment in (False, True)
+    ]  # fmt: skip
+    found = side_by_side(_error, tasks, title="validate", workers=workers, progress=progress)
+    return [Errors(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+
+
+def _kept(weights: Path | None, folder: Path, augment: bool) -> Path:
+    file = folder / "raw" if weights is None else weights.with_suffix("")
+    return file.with_name(f"{file.name}-validation{'-augmented' if augment else ''}.npz")
+
+
+def _error(task: _Task) -> Estimate:
+    synthetic, images = Store.open(task.synthetic), Store.open(task.images)
+    parts = [
+        [code_fingerprint(PACKAGE / name) for name in CODE], None if task.weights is None else sha256(task.weights),
+        synthetic.checksum, images.checksum, dataclasses.asdict(task.gaze), task.seed, task.augment,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    predicted = cached(task.kept, key, lambda: _learn_and_predict(task, synthetic, images))
+    errors = angular_error_deg(predicted, images.pitch_yaw())
+    return two_level_bootstrap(errors[None], groups=groups_of(images), bounds=NOT_NEGATIVE)
+
+
+def _learn_and_predict(task: _Task, synthetic: Store, images: Store) -> NDArray[np.float32]:
+    renders = synthetic.images()
+    if task.weights is not None:
+        renders = refine_images(load_refiner(task.weights).to(resolve_device("auto")), renders)
+    model = train_gaze_cnn(
+        renders, synthetic.pitch_yaw(), task.gaze, seed=task.seed, augment=task.augment, progress=False
+    )
+    return predict(model, images)
