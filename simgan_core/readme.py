@@ -32,8 +32,8 @@ README = REPOSITORY / "README.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
 FIT = REPOSITORY / "docs" / "simulator_fit.md"
 REPORTS = REPOSITORY / "reports"
-ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
-"""Reports that README shows, in this order."""
+ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini-gaze", "cpu-mini", "gpu-embedded", "cpu-embedded")
+"""Reports that README shows, in this order. `cpu-mini-gaze` is a part, at another lambda than `cpu-mini`."""
 OPTIONS = ("seeds", "ablation_stop")
 """Settings that a run's command names."""
 UNTOLD = ("training.log_every", "training.sample_every", "training.checkpoint_every")
