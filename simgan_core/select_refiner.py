@@ -153,13 +153,13 @@ def select_refiner(plan: Plan, *, workers: int | None = None, progress: bool = T
     raw_auc = measure_raw(plan.synthetic, plan.real, plan.seed, plan.out / TRAININGS / RAW)
     chosen = selection.select(candidates, raw_auc)
     weights = {candidate: task.weights for candidate, task in zip(candidates, measurements, strict=True)}
-    refiner = _export(plan.out, None if chosen.chosen is None else weights[chosen.chosen])
     errors: list[Errors] = []
     if plan.validation is not None:
         teachers = [None, *(task.weights for task in measurements)]
         errors = validate(
             plan.validation, teachers, plan.out / TRAININGS, plan.seed, workers=workers, progress=progress
         )
+    refiner = _export(plan.out, None if chosen.chosen is None else weights[chosen.chosen])
     report = _report(plan, candidates, chosen, errors)
     provenance.write_json(plan.out / RESULT, report)
     return Outcome(tuple(candidates), chosen, refiner, report, tuple(errors))
