@@ -31,7 +31,10 @@ OTHERS = f"gaze.{ARM}.mean_error_deg"
 README = REPOSITORY / "README.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
 FIT = REPOSITORY / "docs" / "simulator_fit.md"
+SELECTION = REPOSITORY / "docs" / "selection.md"
 REPORTS = REPOSITORY / "reports"
+LAMBDA = "lambda-embedded"
+"""Selections by which the default lambda was judged, as `simgan select --json` printed them."""
 ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini-gaze", "cpu-mini", "gpu-embedded", "cpu-embedded")
 """Reports that README shows, in this order. `cpu-mini-gaze` is a part, at another lambda than `cpu-mini`."""
 OPTIONS = ("seeds", "ablation_stop")
@@ -90,6 +93,39 @@ def fit_blocks() -> dict[str, str]:
         if value != plain[name]
     ]
     return {"ranges": "\n".join(lines)}
+
+
+def lambda_blocks(folder: Path = REPORTS) -> dict[str, str]:
+    """Block of docs/selection.md: what `simgan select --validation` found on `embedded`, one file per seed."""
+    found = [read_json(file) for file in sorted((folder / LAMBDA).glob("seed-*.json"))]
+    if not found:
+        return {"lambda": "*No selection is committed.*"}
+    places = [(candidate["lambda_sum"], candidate["step"]) for candidate in found[0]["candidates"]]
+    raw = [{"auc": one["raw_auc"], "validation_error_deg": one["raw_validation_error_deg"]} for one in found]
+    rows = [_lambda_row("raw renders", raw)]
+    rows += [
+        _lambda_row(f"λ = {place[0]:g}", [_candidate_at(one["candidates"], place) for one in found]) for place in places
+    ]
+    seeds = ", ".join(str(one["settings"]["seed"]) for one in found)
+    head = f"| {places[0][1]:,} steps, seeds {seeds} | AUC of a fresh D | shift (px) | error (°), mean and by seed |"
+    lines = [f"{head} augmented |", "|---|---|---|---|---|"]
+    return {"lambda": "\n".join([*lines, *rows])}
+
+
+def _candidate_at(candidates: Sequence[Mapping[str, Any]], place: tuple[float, int]) -> Mapping[str, Any]:
+    return next(one for one in candidates if (one["lambda_sum"], one["step"]) == place)
+
+
+def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]]) -> str:
+    def mean(name: str) -> str:
+        values = [one[name]["value"] for one in seeds if name in one]
+        return f"{sum(values) / len(values):.2f}" if values else "–"
+
+    def errors(kind: str) -> str:
+        values = [one["validation_error_deg"][kind]["value"] for one in seeds]
+        return f"{sum(values) / len(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+    return f"| {title} | {mean('auc')} | {mean('shift_px')} | {errors('plain')} | {errors('augmented')} |"
 
 
 def _range_cell(name: str, value: float | tuple[float, float]) -> str:
@@ -238,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     stale = []
-    for file, content in ((README, blocks()), (HANDS, hand_blocks()), (FIT, fit_blocks())):
+    pages = {README: blocks(), HANDS: hand_blocks(), FIT: fit_blocks(), SELECTION: lambda_blocks()}
+    for file, content in pages.items():
         before = file.read_text(encoding="utf-8")
         after = fill(before, content)
         if after != before:

@@ -135,6 +135,31 @@ def test_the_committed_readme_is_what_the_reports_say() -> None:
     assert readme.fill(hands, readme.hand_blocks()) == hands, "run `make readme`"
     fit = readme.FIT.read_text()
     assert readme.fill(fit, readme.fit_blocks()) == fit, "run `make readme`"
+    selection = readme.SELECTION.read_text()
+    assert readme.fill(selection, readme.lambda_blocks()) == selection, "run `make readme`"
+
+
+def test_the_table_of_lambda_has_a_row_per_candidate_and_its_seeds(tmp_path: Path) -> None:
+    assert "No selection" in readme.lambda_blocks(tmp_path)["lambda"]
+
+    def errors(value: float) -> dict[str, object]:
+        return {kind: {"value": value} for kind in ("plain", "augmented")}
+
+    def candidate(lambda_sum: float, value: float) -> dict[str, object]:
+        measured = {"auc": {"value": 0.8}, "shift_px": {"value": 0.5}, "validation_error_deg": errors(value)}
+        return {"lambda_sum": lambda_sum, "step": 1350} | measured
+
+    (tmp_path / readme.LAMBDA).mkdir()
+    for seed, value in enumerate((4.9, 5.2)):
+        candidates = [candidate(0.2, value), candidate(0.8, value - 1)][:: 1 - 2 * seed]  # in any order
+        selection = {"settings": {"seed": seed}, "raw_auc": {"value": 0.99}, "candidates": candidates}
+        selection["raw_validation_error_deg"] = errors(5.5)
+        (tmp_path / readme.LAMBDA / f"seed-{seed}.json").write_text(json.dumps(selection))
+    lines = readme.lambda_blocks(tmp_path)["lambda"].splitlines()
+    assert "1,350 steps, seeds 0, 1" in lines[0]
+    assert lines[2] == "| raw renders | 0.99 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) |"
+    assert lines[3] == "| λ = 0.2 | 0.80 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) |"
+    assert lines[4].startswith("| λ = 0.8 | 0.80 | 0.50 | 4.05 (3.90, 4.20) |")
 
 
 def test_the_table_of_fitted_ranges_has_what_differs_from_the_plain_ones() -> None:
