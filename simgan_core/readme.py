@@ -35,8 +35,8 @@ SELECTION = REPOSITORY / "docs" / "selection.md"
 REPORTS = REPOSITORY / "reports"
 LAMBDA = "lambda-embedded"
 """Selections by which the default lambda was judged, as `simgan select --json` printed them."""
-ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini-gaze", "cpu-mini", "gpu-embedded", "cpu-embedded")
-"""Reports that README shows, in this order. `cpu-mini-gaze` is a part, at another lambda than `cpu-mini`."""
+ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
+"""Reports that README shows, in this order."""
 OPTIONS = ("seeds", "ablation_stop")
 """Settings that a run's command names."""
 UNTOLD = ("training.log_every", "training.sample_every", "training.checkpoint_every")
