@@ -12,12 +12,23 @@ from numpy.typing import NDArray
 
 from simgan_core.evaluation.baselines import BASELINES
 from simgan_core.evaluation.comparison import TITLES, Comparison
+from simgan_core.evaluation.leave_one_out import ARM, TITLE
 from simgan_core.evaluation.published import NOTE, TABLE_2, TABLE_3
 from simgan_core.evaluation.realism_comparison import MEASURES, RealismComparison
 from simgan_core.evaluation.statistics import Estimate
 
-RIVALS = ("raw_augmented", "histogram", "fourier", "refined_augmented")
-"""Arms beyond the paper: what one would try first."""
+RIVALS = (
+    "raw_augmented", "histogram", "fourier", "refined_augmented",
+    "raw_committee", "raw_augmented_committee", "refined_committee", "refined_augmented_committee",
+)  # fmt: skip
+"""Arms beyond the paper: what one would try first, and several CNNs that answer together."""
+COMMITTEES = (
+    ("refined_committee", "raw_committee"),
+    ("refined_augmented_committee", "raw_augmented_committee"),
+    ("refined_augmented_committee", ARM),
+    ("raw_augmented_committee", ARM),
+)
+"""Pairs of arms; the second may be the published LeNet."""
 REDUCED = "ours, reduced budget"
 OTHER_TRAINING = "ours, on renders (the paper's learnt from real images)"
 SAME_IMAGES = "published, same test images"
@@ -91,6 +102,27 @@ def methods(
     names = ["method", "mean error (°)", "low", "high", "seeds", "images", "source"]
     table = pd.DataFrame([*rows, *published], columns=names)
     return table.astype({"seeds": "Int64", "images": "Int64", "low": float, "high": float})
+
+
+def committees(comparison: Comparison, published: NDArray[np.float32] | None = None) -> pd.DataFrame:
+    """What refining lowers where several CNNs answer together, and committees beside published predictions [N, 2].
+
+    Empty where each seed has one CNN. The published network stands beside every seed: there is one of it.
+    """
+    titles, rows = dict(TITLES), []
+    if published is not None:
+        stood = np.repeat(published[None], len(comparison.seeds), axis=0)
+        comparison = dataclasses.replace(comparison, predicted={**comparison.predicted, ARM: stood})
+        titles[ARM] = TITLE
+    for arm, baseline in COMMITTEES:
+        if {arm, baseline} <= set(comparison.predicted):
+            errors = [comparison.mean_error_deg(name).value for name in (arm, baseline)]
+            lower = comparison.reduction_percent(arm, baseline)
+            rows.append(
+                (titles[arm], titles[baseline], *errors, lower.value, lower.low, lower.high, lower.seeds, lower.n)
+            )
+    names = ["committee", "beside", "mean error (°)", "of the other (°)", "reduction (%)", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=[*names, "images"])
 
 
 def realism(found: RealismComparison) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from simgan_core.config import GazeConfig
 from simgan_core.evaluation import realism_comparison
 from simgan_core.evaluation.baselines import BASELINES
 from simgan_core.evaluation.comparison import ARMS, MAIN, Comparison, seeds_of
+from simgan_core.evaluation.leave_one_out import TITLE
 from simgan_core.evaluation.published import NOTE, TABLE_2, TABLE_3
 from simgan_core.evaluation.realism_comparison import RealismComparison, compare_realism, over_seeds
 from simgan_core.evaluation.statistics import Estimate
@@ -63,6 +65,22 @@ def test_every_method_is_there_once_and_published_rows_say_so(comparison: Compar
     figure = figures_gaze.methods_figure(table)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table["method"])
     plt.close(figure)
+
+
+def test_committees_stand_beside_one_another_and_beside_a_published_network(comparison: Comparison) -> None:
+    half = {name: 0.5 * answers for name, answers in comparison.predicted.items() if name.startswith("refined")}
+    found = dataclasses.replace(comparison, predicted={**comparison.predicted, **half})
+    published = 2 * found.predicted["refined_augmented_committee"][0]
+    table = tables_gaze.committees(found, published).set_index(["committee", "beside"])
+    title = {arm.name: arm.title for arm in ARMS}
+    assert len(table) == 4 and set(table["seeds"]) == {2} and set(table["images"]) == {80}
+    row = table.loc[(title["refined_committee"], title["raw_committee"])]
+    assert row["reduction (%)"] == found.reduction_percent("refined_committee", "raw_committee").value
+    lenet = table.loc[(title["refined_augmented_committee"], TITLE)]
+    assert lenet["of the other (°)"] == pytest.approx(2 * lenet["mean error (°)"], rel=0.1) and lenet["low"] > 0
+    assert len(tables_gaze.committees(found)) == 2, "no published network: two pairs of ours"
+    singles = found.only(name for name in found.predicted if "committee" not in name)
+    assert tables_gaze.committees(singles).empty, "one CNN for each seed: no committees"
 
 
 def test_paired_differences_take_the_seeds_that_both_have(comparison: Comparison) -> None:

@@ -9,7 +9,8 @@ dear (`SIDE_SEEDS`) they have the first seed alone, and then their interval is o
 
 Two CNNs that learnt from equal images differ by about as much as refining gains. The arms of the claims therefore train
 `CNNS_OF_A_CLAIM` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the mean
-stays what it was, and its interval tells of refiners more than of the estimator's luck.
+stays what it was, and its interval tells of refiners more than of the estimator's luck. A *committee* averages their
+answers instead, as one would who wants the best estimator and not the paper's single network; it trains nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.kept import cached
 from simgan_core.evaluation.matching import FDA_BETA, Match, matched
 from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, percentage, two_level_bootstrap
-from simgan_core.gaze import angular_error_deg
+from simgan_core.gaze import angular_error_deg, gaze_vector, pitch_yaw
 from simgan_core.gaze_estimator import GazeCNN, load_gaze_cnn, predict, save_gaze_cnn, train_gaze_cnn
 from simgan_core.provenance import PACKAGE, code_fingerprint
 from simgan_core.workers import side_by_side
@@ -49,8 +50,8 @@ SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 CODE = ("gaze_estimator.py", "evaluation/baselines.py", "evaluation/matching.py")
 """Modules that decide predictions, with all that they import: an edit makes kept predictions out of date."""
 
-CNNS_OF_A_CLAIM: Mapping[str, int] = {"cpu": 3}
-"""Gaze CNNs of each seed in an arm of a claim, by profile; one in the others."""
+CNNS_OF_A_CLAIM: Mapping[str, int] = {"smoke": 2, "cpu": 3}
+"""Gaze CNNs of each seed in an arm of a claim, by profile; one in the others, which have no committees then."""
 NEXT_CNN = 1_000
 """Added to the seed for each further CNN of a seed."""
 
@@ -69,7 +70,8 @@ class Arm:
         every: train on every so-manieth image only.
         match: match the renders to the unlabelled real images first.
         side: a side arm, with fewer seeds where computing is dear.
-        claimed: an arm of a claim, with several CNNs for each seed.
+        claimed: an arm of a claim, or with a committee: several CNNs for each seed.
+        committee_of: the arm whose CNNs of a seed answer together here, by the mean of their unit vectors.
 
     """
 
@@ -80,14 +82,19 @@ class Arm:
     match: Match | None = None
     side: bool = False
     claimed: bool = False
+    committee_of: str = ""
 
 
 ARMS: tuple[Arm, ...] = (
     Arm("constant", "Constant: mean of the synthetic labels"),
     Arm("raw", "CNN on raw renders", claimed=True),
-    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True),
+    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True, claimed=True),
     Arm("refined", "CNN on refined renders", claimed=True),
-    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True),
+    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True, claimed=True),
+    Arm("raw_committee", "Committee of CNNs on raw renders", committee_of="raw"),
+    Arm("raw_augmented_committee", "Committee on raw renders + augmentation", committee_of="raw_augmented"),
+    Arm("refined_committee", "Committee of CNNs on refined renders", committee_of="refined"),
+    Arm("refined_augmented_committee", "Committee on refined renders + augmentation", committee_of="refined_augmented"),
     Arm("oracle", "Oracle: CNN on labelled images of the target", side=True),
     Arm("raw_1x", "CNN on a quarter of the raw renders", every=QUARTER, side=True),
     Arm("refined_1x", "CNN on a quarter of the refined renders", every=QUARTER, side=True),
@@ -226,7 +233,8 @@ def compare_arms(
         FileNotFoundError: if a store that an arm needs is missing.
 
     """
-    arms = [arm for arm in arms if data.serves(arm)]
+    committees = [arm for arm in arms if arm.committee_of]
+    arms = [arm for arm in arms if not arm.committee_of and data.serves(arm)]
     out.mkdir(parents=True, exist_ok=True)
     cnns = {arm.name: CNNS_OF_A_CLAIM.get(config.profile, 1) if arm.claimed else 1 for arm in arms}
     runs = [(arm, seed, cnn) for arm in arms for seed in seeds_of(arm, seeds, config) for cnn in range(cnns[arm.name])]
@@ -239,8 +247,19 @@ def compare_arms(
     for (arm, *_), predictions in zip(runs, answers, strict=True):
         found.setdefault(arm.name, []).append(predictions)
     predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
+    predicted |= {
+        arm.name: committee(predicted[arm.committee_of], cnns[arm.committee_of])
+        for arm in committees
+        if cnns.get(arm.committee_of, 1) > 1
+    }
     test = Store.open(data.test)
     return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds), groups_of(test), cnns)
+
+
+def committee(predicted: Floats, cnns: int) -> Floats:
+    """Answers [rows, N, 2] of `cnns` CNNs of each seed, side by side -> their mean directions [rows / cnns, N, 2]."""
+    vectors = gaze_vector(predicted.astype(np.float64)).reshape(-1, cnns, *predicted.shape[1:-1], 3)
+    return np.asarray(pitch_yaw(vectors.mean(axis=1)), np.float32)
 
 
 def _place(out: Path, arm: Arm, seed: int, cnn: int) -> Path:
