@@ -29,12 +29,18 @@ from simgan_core.simulators.ranges import EyeRanges
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
 README = REPOSITORY / "README.md"
+RESULTS = REPOSITORY / "docs" / "results.md"
 HANDS = REPOSITORY / "docs" / "hands.md"
 FIT = REPOSITORY / "docs" / "simulator_fit.md"
 SELECTION = REPOSITORY / "docs" / "selection.md"
 REPORTS = REPOSITORY / "reports"
 LAMBDA = "lambda-embedded"
 """Selections by which the default lambda was judged, as `simgan select --json` printed them."""
+FIRST = (
+    "constant", "raw", "raw_augmented", "refined", "refined_augmented", "raw_augmented_committee",
+    "refined_augmented_committee", "oracle", ARM,
+)  # fmt: skip
+"""Arms of the gaze comparison that README shows; docs/results.md shows all."""
 ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
 """Reports that README shows, in this order."""
 OPTIONS = ("seeds", "ablation_stop")
@@ -68,9 +74,15 @@ def blocks(folder: Path = REPORTS) -> dict[str, str]:
     """The README's blocks from the reports in `folder`."""
     found = reports(folder)
     return {
-        "strip": _strip(found), "claims": _claims(found), "arms": _arms(found), "minutes": _minutes(found),
-        "profiles": _profiles(found), "realism": _realism(found),
+        "strip": _strip(found), "claims": _claims(found), "arms": _arms(found, FIRST), "minutes": _minutes(found),
+        "profiles": _profiles(found),
     }  # fmt: skip
+
+
+def result_blocks(folder: Path = REPORTS) -> dict[str, str]:
+    """Blocks of docs/results.md from the reports in `folder`: every arm, committees, distances to the target."""
+    found = reports(folder)
+    return {"arms": _arms(found), "committees": _committees(found), "realism": _realism(found)}
 
 
 def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
@@ -186,8 +198,8 @@ def _claim_cell(row: Mapping[str, Any] | None) -> str:
     return f"{format_interval(row, 'ours')}: **{row['verdict']}**"
 
 
-def _arms(found: Sequence[Path]) -> str:
-    """Mean error of every arm, one column per report."""
+def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None) -> str:
+    """Mean error of every arm, or of the chosen ones, one column per report."""
     if not found:
         return EMPTY
     metrics = {report: read_json(report / "metrics.json") for report in found}
@@ -197,9 +209,24 @@ def _arms(found: Sequence[Path]) -> str:
     names = " | ".join(report.name for report in found)
     lines = [f"| gaze CNN trained on | {names} |", "|---|" + "---|" * len(found)]
     for name, title in titles.items():
+        if chosen is not None and name not in chosen:
+            continue
         cells = [metrics[report].get(f"gaze.{name}.mean_error_deg") for report in found]
         lines.append(f"| {title} | " + " | ".join(format_interval(cell) if cell else "–" for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _committees(found: Sequence[Path]) -> str:
+    """By how much the error of one arm lies below another's, where the CNNs of a seed answer together."""
+    tables = {report.name: report / "tables" / "07_committees.csv" for report in found}
+    rows = [
+        f"| {name} | {arm} | {other} | {error:.2f} | {others:.2f} | {lower:.1f} ({low:.1f} to {high:.1f}) |"
+        for name, file in tables.items()
+        if file.is_file()
+        for arm, other, error, others, lower, low, high, *_ in pd.read_csv(file).itertuples(index=False)
+    ]
+    head = ["| report | arm | beside | error (°) | of the other (°) | lower by (%) |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else EMPTY
 
 
 def _realism(found: Sequence[Path]) -> str:
@@ -274,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     stale = []
-    pages = {README: blocks(), HANDS: hand_blocks(), FIT: fit_blocks(), SELECTION: lambda_blocks()}
+    pages = {README: blocks(), RESULTS: result_blocks(), HANDS: hand_blocks(), FIT: fit_blocks()}
+    pages |= {SELECTION: lambda_blocks()}
     for file, content in pages.items():
         before = file.read_text(encoding="utf-8")
         after = fill(before, content)

@@ -80,15 +80,33 @@ def test_the_published_lenet_stands_beside_the_arms_it_was_tested_with(tmp_path:
     assert row.endswith("| 4.20° (4.00 to 4.40) | – |")
 
 
+def test_readme_shows_the_first_arms_and_the_page_of_results_all_with_their_committees(tmp_path: Path) -> None:
+    write_report(tmp_path / "cpu-mini", 4.7)
+    file = tmp_path / "cpu-mini/metrics.json"
+    metric = json.loads(file.read_text())["gaze.refined.mean_error_deg"]
+    names = ("raw", "refined", "refined_committee", "refined_augmented_committee", "knn")
+    file.write_text(json.dumps({f"gaze.{name}.mean_error_deg": metric for name in names}))
+    few, all_of_them = (page(tmp_path)["arms"].splitlines()[2:] for page in (readme.blocks, readme.result_blocks))
+    assert len(few) == 3 and len(all_of_them) == 5 and set(few) < set(all_of_them)
+    assert readme.result_blocks(tmp_path)["committees"] == readme.EMPTY
+    (tmp_path / "cpu-mini/tables").mkdir()
+    (tmp_path / "cpu-mini/tables/07_committees.csv").write_text(
+        "committee,beside,mean error (°),of the other (°),reduction (%),low,high,seeds,images\n"
+        "ours,theirs,3.9,4.2,7.14,1,13,5,750\n"
+    )
+    lines = readme.result_blocks(tmp_path)["committees"].splitlines()
+    assert lines[2:] == ["| cpu-mini | ours | theirs | 3.90 | 4.20 | 7.1 (1.0 to 13.0) |"]
+
+
 def test_distances_to_the_target_are_those_of_the_tables(tmp_path: Path) -> None:
     write_report(tmp_path / "cpu-mini", 4.7)
-    assert readme.blocks(tmp_path)["realism"] == readme.EMPTY
+    assert readme.result_blocks(tmp_path)["realism"] == readme.EMPTY
     tables = tmp_path / "cpu-mini" / "tables"
     tables.mkdir()
     (tables / "07_realism.csv").write_text(
         "measure,images,value,low,high\nAUC,raw,0.9812,0.96,0.99\nAUC,refined,0.84,0.79,0.89\nonly raw,raw,1,0.9,1.1\n"
     )
-    lines = readme.blocks(tmp_path)["realism"].splitlines()
+    lines = readme.result_blocks(tmp_path)["realism"].splitlines()
     assert lines[0] == "| distance to the target | cpu-mini: raw | cpu-mini: refined |"
     assert lines[2:] == [
         "| AUC | 0.981 (0.96 to 0.99) | 0.84 (0.79 to 0.89) |",
@@ -107,7 +125,7 @@ def test_minutes_of_several_commits_are_called_pieces(tmp_path: Path) -> None:
 
 
 def test_without_reports_the_readme_says_so(tmp_path: Path) -> None:
-    assert set(readme.blocks(tmp_path).values()) == {readme.EMPTY}
+    assert set((readme.blocks(tmp_path) | readme.result_blocks(tmp_path)).values()) == {readme.EMPTY}
 
 
 def test_tables_of_hands_come_from_the_first_report_that_has_them(tmp_path: Path) -> None:
@@ -131,6 +149,8 @@ def test_a_missing_block_is_an_error() -> None:
 
 def test_the_committed_readme_is_what_the_reports_say() -> None:
     assert readme.fill(TEXT, readme.blocks()) == TEXT, "run `make readme`"
+    results = readme.RESULTS.read_text()
+    assert readme.fill(results, readme.result_blocks()) == results, "run `make readme`"
     hands = readme.HANDS.read_text()
     assert readme.fill(hands, readme.hand_blocks()) == hands, "run `make readme`"
     fit = readme.FIT.read_text()
