@@ -57,27 +57,44 @@ def predict_gaze(
     images: Annotated[Path, typer.Argument(help="A store, or a folder of images: cropped and resized as in training.")],
     out: Annotated[Path, typer.Argument(help="The .npz to write: `predicted` [N, 2], pitch and yaw in radians; labels, "
                                              "if there are any, as `pitch_yaw`; files' names as `files`.")],
+    committee: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights of another CNN that answers too, e.g. trained with another --seed; may be given "
+                          "several times. The mean direction of all is written: its error is mostly the smaller one."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:  # fmt: skip
     """Estimate the gaze of every image; 'simgan evaluate gaze OUT OUT' scores the answers where labels are known."""
     import numpy as np
 
     from simgan_core.datasets.open_images import open_images
+    from simgan_core.evaluation import comparison
     from simgan_core.gaze_estimator import load_gaze_cnn, predict
     from simgan_core.precision import resolve_device
 
     if out.suffix != ".npz":
         raise ValueError(f"{out} found; expected a name that ends in .npz")
     check_place(out)
-    model = load_gaze_cnn(weights).to(resolve_device(device))
-    store = open_images(images, model.size, colour=model.channels == 3, labels=LABELS)
-    arrays = {"predicted": predict(model, store)}
+    files = [weights, *(committee or [])]
+    if len({file.resolve() for file in files}) < len(files):
+        raise ValueError(
+            f"{', '.join(map(str, files))} found; expected different CNNs: one that answers twice adds nothing"
+        )
+    models = [load_gaze_cnn(file).to(resolve_device(device)) for file in files]
+    shapes = [(model.channels, *model.size) for model in models]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            f"CNNs of images {shapes} found, (channels, height, width); expected equal ones in a committee"
+        )
+    store = open_images(images, models[0].size, colour=models[0].channels == 3, labels=LABELS)
+    answers = np.stack([predict(model, store) for model in models])
+    arrays = {"predicted": comparison.committee(answers, len(models))[0] if committee else answers[0]}
     if store.has_labels:
         arrays["pitch_yaw"] = store.pitch_yaw()
     if "file" in store.columns:
         arrays["files"] = store.annotations(["file"])["file"].to_numpy(dtype=str)
     partial = out.with_suffix(".partial.npz")
     with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any array for `allow_pickle`
+        np.savez(file, **arrays)
     os.replace(partial, out)
     typer.echo(str(out))

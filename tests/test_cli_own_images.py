@@ -17,6 +17,7 @@ from simgan_core.checkpoints import load_refiner, save_refiner
 from simgan_core.cli import app
 from simgan_core.datasets.open_images import open_images
 from simgan_core.datasets.store import Store
+from simgan_core.gaze import gaze_vector, pitch_yaw
 from simgan_core.models import Refiner
 from simgan_core.profiles import profile
 from simgan_core.refine import refine_images
@@ -102,6 +103,25 @@ def test_gaze_from_labelled_images_to_a_score(folder: Path, tmp_path: Path) -> N
         simgan("gaze", "train", tmp_path / "eyes", weights)
     with pytest.raises(ValueError, match=r"ends in \.npz"):
         simgan("gaze", "predict", weights, folder, tmp_path / "own.txt")
+
+
+def test_a_committee_writes_the_mean_direction_of_its_cnns(folder: Path, tmp_path: Path) -> None:
+    names = [tmp_path / f"{seed}.safetensors" for seed in (0, 1)]
+    for seed, weights in enumerate(names):
+        simgan("gaze", "train", folder, weights, "--profile", "smoke", "--steps", 2, "--seed", seed)
+        simgan("gaze", "predict", weights, folder, tmp_path / f"{seed}.npz")
+    simgan("gaze", "predict", names[0], folder, tmp_path / "both.npz", "--committee", names[1])
+    one, other, both = (np.load(tmp_path / f"{name}.npz")["predicted"] for name in ("0", "1", "both"))
+    mean = pitch_yaw(gaze_vector(one.astype(float)) + gaze_vector(other.astype(float)))
+    assert np.abs(one - other).max() > 1e-3
+    np.testing.assert_allclose(both, mean, atol=1e-6)
+    with pytest.raises(ValueError, match="expected different CNNs"):
+        simgan("gaze", "predict", names[0], folder, tmp_path / "x.npz", "--committee", names[0])
+    simgan("data", "import", folder, tmp_path / "wide", "--size", "36x60")
+    simgan("gaze", "train", tmp_path / "wide", tmp_path / "wide.safetensors", "--profile", "smoke", "--steps", 2)
+    with pytest.raises(ValueError, match=r"\(1, 36, 60\).* expected equal ones"):
+        simgan("gaze", "predict", names[0], folder, tmp_path / "x.npz", "--committee", tmp_path / "wide.safetensors")
+    assert not (tmp_path / "x.npz").exists()
 
 
 def test_gaze_can_follow_another_stores(folder: Path, tmp_path: Path) -> None:
