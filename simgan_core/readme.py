@@ -41,6 +41,13 @@ FIRST = (
     "refined_augmented_committee", "oracle", ARM,
 )  # fmt: skip
 """Arms of the gaze comparison that README shows; docs/results.md shows all."""
+UNFITTED = "unfitted-mini"
+"""Selections on renders of other ranges, as `simgan select --json` printed them: `<name>-seed-<n>.json`."""
+RANGES = {
+    "fitted": "fitted ranges, gaze of the other 14 persons (`mini`)",
+    "plain": "plain ranges, gaze of the other 14 persons",
+    "uniform": "plain ranges, uniform gaze",
+}
 ORDER = ("paper-full", "gpu-full", "cpu-full", "gpu-mini", "cpu-mini", "gpu-embedded", "cpu-embedded")
 """Reports that README shows, in this order."""
 OPTIONS = ("seeds", "ablation_stop")
@@ -105,6 +112,23 @@ def fit_blocks() -> dict[str, str]:
         if value != plain[name]
     ]
     return {"ranges": "\n".join(lines)}
+
+
+def unfitted_blocks(folder: Path = REPORTS) -> dict[str, str]:
+    """Block of docs/simulator_fit.md: errors on the validation part by ranges, one row per selection."""
+    rows = []
+    for name, title in RANGES.items():
+        for file in sorted((folder / UNFITTED).glob(f"{name}-seed-*.json")):
+            found = read_json(file)
+            errors = [found["raw_validation_error_deg"]]
+            errors += [one["validation_error_deg"] for one in found["candidates"]]
+            lambdas = [one["lambda_sum"] for one in found["candidates"]]
+            cells = [f"{error['plain']['value']:.2f}, {error['augmented']['value']:.2f}" for error in errors]
+            rows.append(f"| {title} | {found['settings']['seed']} | " + " | ".join(cells) + " |")
+    if not rows:
+        return {"unfitted": "*No selection is committed.*"}
+    head = "| renders | seed | raw (°) | " + " | ".join(f"refined, λ = {value:g}" for value in lambdas) + " |"
+    return {"unfitted": "\n".join([head, "|---|---|" + "---|" * (1 + len(lambdas)), *rows])}
 
 
 def lambda_blocks(folder: Path = REPORTS) -> dict[str, str]:
@@ -301,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     stale = []
-    pages = {README: blocks(), RESULTS: result_blocks(), HANDS: hand_blocks(), FIT: fit_blocks()}
+    pages = {README: blocks(), RESULTS: result_blocks(), HANDS: hand_blocks(), FIT: fit_blocks() | unfitted_blocks()}
     pages |= {SELECTION: lambda_blocks()}
     for file, content in pages.items():
         before = file.read_text(encoding="utf-8")

@@ -154,7 +154,7 @@ def test_the_committed_readme_is_what_the_reports_say() -> None:
     hands = readme.HANDS.read_text()
     assert readme.fill(hands, readme.hand_blocks()) == hands, "run `make readme`"
     fit = readme.FIT.read_text()
-    assert readme.fill(fit, readme.fit_blocks()) == fit, "run `make readme`"
+    assert readme.fill(fit, readme.fit_blocks() | readme.unfitted_blocks()) == fit, "run `make readme`"
     selection = readme.SELECTION.read_text()
     assert readme.fill(selection, readme.lambda_blocks()) == selection, "run `make readme`"
 
@@ -180,6 +180,25 @@ def test_the_table_of_lambda_has_a_row_per_candidate_and_its_seeds(tmp_path: Pat
     assert lines[2] == "| raw renders | 0.99 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) |"
     assert lines[3] == "| λ = 0.2 | 0.80 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) |"
     assert lines[4].startswith("| λ = 0.8 | 0.80 | 0.50 | 4.05 (3.90, 4.20) |")
+
+
+def test_errors_by_the_simulators_ranges_come_from_selections(tmp_path: Path) -> None:
+    assert "No selection" in readme.unfitted_blocks(tmp_path)["unfitted"]
+
+    def errors(value: float) -> dict[str, object]:
+        return {kind: {"value": value + place} for place, kind in enumerate(("plain", "augmented"))}
+
+    (tmp_path / readme.UNFITTED).mkdir()
+    for name, value in (("uniform", 6.0), ("plain", 5.0)):
+        candidates = [{"lambda_sum": 0.8, "validation_error_deg": errors(value - 1)}]
+        selection = {"settings": {"seed": 3}, "candidates": candidates, "raw_validation_error_deg": errors(value)}
+        (tmp_path / readme.UNFITTED / f"{name}-seed-3.json").write_text(json.dumps(selection))
+    lines = readme.unfitted_blocks(tmp_path)["unfitted"].splitlines()
+    assert lines[0] == "| renders | seed | raw (°) | refined, λ = 0.8 |"
+    assert [line.split(" | ")[1:] for line in lines[2:]] == [
+        ["3", "5.00, 6.00", "4.00, 5.00 |"],
+        ["3", "6.00, 7.00", "5.00, 6.00 |"],
+    ]
 
 
 def test_the_table_of_fitted_ranges_has_what_differs_from_the_plain_ones() -> None:
