@@ -33,8 +33,7 @@ def methods_figure(table: pd.DataFrame) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("mean angular error (°), 95 % interval")
     axes.grid(axis="y", visible=False)
-    # Beside the CNN arms, where every method has its mark far to the left.
-    axes.legend(fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.68))
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=2, frameon=False)
     return figure
 
 
