@@ -101,6 +101,9 @@ def select(
         Path | None,
         typer.Option(help="Labelled images (store or folder): gaze errors beside the verdicts, which do not see them."),
     ] = None,
+    cnns: Annotated[
+        int, typer.Option(min=1, help="--validation: gaze CNNs of each kind for each candidate; errors are averaged.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Choose lambda and the stopping step without labels (docs/selection.md) and export that refiner, if one passes."""
@@ -115,7 +118,9 @@ def select(
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
     stores = _unlabelled(synthetic, real, chosen)
-    labelled = None if validation is None else _validation(synthetic, validation, chosen)
+    if validation is None and cnns > 1:
+        raise ValueError(f"--cnns {cnns} found without --validation; expected labelled images that they are judged on.")
+    labelled = None if validation is None else _validation(synthetic, validation, chosen, cnns)
     planned = select_refiner.plan(
         stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed, validation=labelled
     )
@@ -140,13 +145,13 @@ def _unlabelled(synthetic: Path, real: Path, config: Config) -> tuple[Store, Sto
     return stores
 
 
-def _validation(synthetic: Path, images: Path, config: Config) -> Validation:
+def _validation(synthetic: Path, images: Path, config: Config, cnns: int) -> Validation:
     """The synthetic images and the validation part, both with their gaze labels."""
     from simgan_core.datasets.open_images import open_images
     from simgan_core.validation import Validation
 
     kind: dict[str, Any] = {"size": config.data.size, "colour": config.data.channels == 3, "labels": ("pitch", "yaw")}
-    return Validation(open_images(synthetic, **kind), open_images(images, **kind), config.gaze)
+    return Validation(open_images(synthetic, **kind), open_images(images, **kind), config.gaze, cnns)
 
 
 def _equalised(store: Store) -> bool | None:

@@ -205,13 +205,22 @@ def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection, erro
     }
 
 
+ERRORS = {
+    "plain": "gaze error (°)",
+    "augmented": "augmented (°)",
+    "committee": "together (°)",
+    "augmented_committee": "augmented, together (°)",
+}
+"""What the table calls errors on the validation part."""
+
+
 def summary(outcome: Outcome, out: Path) -> str:
     """The table, what raw renders reach, and the choice with what to do next, as text for people."""
     raw, chosen = outcome.selection.raw_auc, outcome.selection.chosen
     rows = table(outcome.candidates, outcome.selection.verdicts)
     if outcome.errors:
-        for title, kind in (("gaze error (°)", "plain"), ("augmented (°)", "augmented")):
-            rows.insert(len(rows.columns) - 1, title, [getattr(one, kind).value for one in outcome.errors[1:]])
+        for kind in outcome.errors[0].to_dict():
+            rows.insert(len(rows.columns) - 1, ERRORS[kind], [getattr(one, kind).value for one in outcome.errors[1:]])
     lines = [
         rows.to_string(index=False, float_format="{:.3f}".format, na_rep="–"),
         f"raw renders: AUC {raw.value:.3f} ({raw.low:.3f} to {raw.high:.3f}); 0.5 = cannot be told from real images",

@@ -3,6 +3,9 @@
 `simgan_core.selection` chooses without labels. Whoever has labelled images besides, a *validation part* on which no
 result is tested, can see here what that choice costs: each candidate's refined images, and the raw ones, teach a gaze
 CNN (section 3.1), and its error on the validation part stands beside the verdict. No verdict depends on it.
+
+One CNN differs from another on the same images by as much as refining gains, so several are better judges: their errors
+are averaged, and what they say together, by the mean of their directions, is told too.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from simgan_core.checkpoints import load_refiner
 from simgan_core.config import GazeConfig
 from simgan_core.datasets.store import Store
 from simgan_core.datasets.writer import sha256
+from simgan_core.evaluation.comparison import NEXT_CNN, committee
 from simgan_core.evaluation.dependence import groups_of
 from simgan_core.evaluation.kept import cached
 from simgan_core.evaluation.statistics import NOT_NEGATIVE, Estimate, two_level_bootstrap
@@ -38,11 +42,12 @@ CODE = ("gaze_estimator.py", "refine.py")
 
 @dataclass(frozen=True)
 class Validation:
-    """Labelled images: `synthetic` are those that are refined, `images` the validation part."""
+    """Labelled images: `synthetic` are those that are refined, `images` the validation part; `cnns` judge each."""
 
     synthetic: Store
     images: Store
     gaze: GazeConfig
+    cnns: int = 1
 
     def check(self) -> None:
         """Raise `ValueError` unless both are labelled and of one size."""
@@ -62,14 +67,19 @@ class Validation:
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean angular error on the validation part, of gaze CNNs without and with augmentation; over images, degrees."""
+    """Mean angular error on the validation part, of gaze CNNs without and with augmentation; over images, degrees.
+
+    The committees' are those of all CNNs together; None where there is one.
+    """
 
     plain: Estimate
     augmented: Estimate
+    committee: Estimate | None = None
+    augmented_committee: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {"plain": self.plain.to_dict(), "augmented": self.augmented.to_dict()}
+        return {name: estimate.to_dict() for name, estimate in vars(self).items() if estimate is not None}
 
 
 @dataclass(frozen=True)
@@ -98,31 +108,46 @@ def validate(
     """
     tasks = [
         _Task(
-            file, _kept(file, folder, augment), validation.synthetic.path, validation.images.path, validation.gaze,
-            seed, augment,
+            file, _kept(file, folder, augment, cnn), validation.synthetic.path, validation.images.path, validation.gaze,
+            seed + NEXT_CNN * cnn, augment,
         )
         for file in weights
         for augment in (False, True)
+        for cnn in range(validation.cnns)
     ]  # fmt: skip
-    found = side_by_side(_error, tasks, title="validate", workers=workers, progress=progress)
-    return [Errors(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+    answers = side_by_side(_answers, tasks, title="validate", workers=workers, progress=progress)
+    kinds = np.stack(answers).reshape(len(weights), 2, validation.cnns, len(validation.images), 2)
+    return [_errors(plain, augmented, validation.images) for plain, augmented in kinds]
 
 
-def _kept(weights: Path | None, folder: Path, augment: bool) -> Path:
+def _errors(plain: NDArray[np.float32], augmented: NDArray[np.float32], images: Store) -> Errors:
+    """Errors of answers [cnns, N, 2] without and with augmentation."""
+    truth, groups = images.pitch_yaw(), groups_of(images)
+
+    def mean(answers: NDArray[np.float32]) -> Estimate:
+        errors = np.stack([angular_error_deg(one, truth) for one in answers])
+        return two_level_bootstrap(errors.mean(axis=0)[None], groups=groups, bounds=NOT_NEGATIVE)
+
+    if len(plain) == 1:
+        return Errors(mean(plain), mean(augmented))
+    together = (mean(committee(answers, len(answers))) for answers in (plain, augmented))
+    return Errors(mean(plain), mean(augmented), *together)
+
+
+def _kept(weights: Path | None, folder: Path, augment: bool, cnn: int) -> Path:
     file = folder / "raw" if weights is None else weights.with_suffix("")
-    return file.with_name(f"{file.name}-validation{'-augmented' if augment else ''}.npz")
+    which = ("-augmented" if augment else "") + (f"-cnn{cnn}" if cnn else "")
+    return file.with_name(f"{file.name}-validation{which}.npz")
 
 
-def _error(task: _Task) -> Estimate:
+def _answers(task: _Task) -> NDArray[np.float32]:
     synthetic, images = Store.open(task.synthetic), Store.open(task.images)
     parts = [
         [code_fingerprint(PACKAGE / name) for name in CODE], None if task.weights is None else sha256(task.weights),
         synthetic.checksum, images.checksum, dataclasses.asdict(task.gaze), task.seed, task.augment,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    predicted = cached(task.kept, key, lambda: _learn_and_predict(task, synthetic, images))
-    errors = angular_error_deg(predicted, images.pitch_yaw())
-    return two_level_bootstrap(errors[None], groups=groups_of(images), bounds=NOT_NEGATIVE)
+    return cached(task.kept, key, lambda: _learn_and_predict(task, synthetic, images))
 
 
 def _learn_and_predict(task: _Task, synthetic: Store, images: Store) -> NDArray[np.float32]:

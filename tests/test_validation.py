@@ -18,7 +18,7 @@ from simgan_core.checkpoints import save_refiner
 from simgan_core.cli import app
 from simgan_core.config import GazeConfig, with_overrides
 from simgan_core.datasets.store import Store, StoreWriter
-from simgan_core.gaze import angular_error_deg
+from simgan_core.gaze import angular_error_deg, gaze_vector, pitch_yaw
 from simgan_core.gaze_estimator import predict, train_gaze_cnn
 from simgan_core.models import Refiner
 
@@ -74,6 +74,25 @@ def test_errors_are_those_of_what_each_refiner_teaches(stores: dict[str, Store],
     assert grey.plain.value > 1.2 * raw.plain.value, "who learnt from grey pictures knows no gaze"
 
 
+def test_several_cnns_judge_by_their_mean_error_and_together(stores: dict[str, Store], tmp_path: Path) -> None:
+    part = v.Validation(stores["synthetic"], stores["validation"], replace(GAZE, steps=20), cnns=2)
+    (one,) = v.validate(replace(part, cnns=1), [None], tmp_path, 3, workers=1, progress=False)
+    (two,) = v.validate(part, [None], tmp_path, 3, workers=1, progress=False)
+    synthetic, images = stores["synthetic"], stores["validation"]
+    answers = [
+        predict(train_gaze_cnn(synthetic, synthetic.pitch_yaw(), part.gaze, seed=seed, progress=False), images)
+        for seed in (3, 1003)
+    ]
+    errors = [float(angular_error_deg(answer, images.pitch_yaw()).mean()) for answer in answers]
+    assert one.committee is None and set(one.to_dict()) == {"plain", "augmented"}
+    assert one.plain.value == pytest.approx(errors[0], abs=1e-3)
+    assert two.plain.value == pytest.approx(sum(errors) / 2, abs=1e-3) and two.plain.seeds == 1
+    assert two.committee is not None and two.augmented_committee is not None
+    middle = gaze_vector(answers[0].astype(float)) + gaze_vector(answers[1].astype(float))
+    together = float(angular_error_deg(pitch_yaw(middle), images.pitch_yaw()).mean())
+    assert two.committee.value == pytest.approx(together, abs=1e-3)
+
+
 def test_predictions_are_kept_until_what_decides_them_changes(
     stores: dict[str, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +132,11 @@ def test_the_command_shows_errors_and_lets_them_decide_nothing(
     assert report["stores"].pop("validation")["images"] == 40 and report == without
     shown = CliRunner().invoke(app, command(stores, tmp_path / "out", *seeing)).stdout
     assert f"{errors[0]['plain']['value']:.3f}" in shown and "no verdict depends on it" in shown
+
+
+def test_cnns_without_a_validation_part_are_refused(stores: dict[str, Store], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, command(stores, tmp_path / "out", "--cnns", "3"))
+    assert done.exit_code == 1 and "--cnns 3 found without --validation" in str(done.exception)
 
 
 def test_a_validation_part_without_labels_is_refused_before_any_work(stores: dict[str, Store], tmp_path: Path) -> None:
