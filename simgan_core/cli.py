@@ -115,11 +115,11 @@ def select(
     if "loss.lambda_sum" in settings:
         raise ValueError("--set loss.lambda_sum found; expected lambda in --lambdas alone. Name it there.")
     chosen = configuration.with_overrides(chosen_profile(profile), settings)
+    if validation is None and cnns > 1:
+        raise ValueError(f"--cnns {cnns} found without --validation; expected labelled images that they are judged on.")
     values = _numbers(lambdas, "--lambdas")
     select_refiner.check_sweep(chosen, values, stops)  # before folders of images are prepared
     stores = _unlabelled(synthetic, real, chosen)
-    if validation is None and cnns > 1:
-        raise ValueError(f"--cnns {cnns} found without --validation; expected labelled images that they are judged on.")
     labelled = None if validation is None else _validation(synthetic, validation, chosen, cnns)
     planned = select_refiner.plan(
         stores[0], stores[1], out, chosen, lambdas=values, stops=stops, seed=seed, validation=labelled

@@ -60,7 +60,7 @@ def predict_gaze(
     committee: Annotated[
         list[Path] | None,
         typer.Option(help="Weights of another CNN that answers too, e.g. trained with another --seed; may be given "
-                          "several times. The mean direction of all is written: its error is mostly the smaller one."),
+                          "several times. The mean direction of all is written; it mostly errs less than one does."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:  # fmt: skip

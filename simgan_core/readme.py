@@ -325,8 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     stale = []
-    pages = {README: blocks(), RESULTS: result_blocks(), HANDS: hand_blocks(), FIT: fit_blocks() | unfitted_blocks()}
-    pages |= {SELECTION: lambda_blocks()}
+    pages = {
+        README: blocks(), RESULTS: result_blocks(), HANDS: hand_blocks(), FIT: fit_blocks() | unfitted_blocks(),
+        SELECTION: lambda_blocks(),
+    }  # fmt: skip
     for file, content in pages.items():
         before = file.read_text(encoding="utf-8")
         after = fill(before, content)

@@ -11,6 +11,7 @@ are averaged, and what they say together, by the mean of their directions, is to
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -85,12 +86,13 @@ class Errors:
 @dataclass(frozen=True)
 class _Task:
     weights: Path | None  # None: raw renders
-    kept: Path
+    folder: Path  # of what raw renders teach; the others' is kept beside their weights
     synthetic: Path
     images: Path
     gaze: GazeConfig
     seed: int
     augment: bool
+    cnns: int
 
 
 def validate(
@@ -108,16 +110,15 @@ def validate(
     """
     tasks = [
         _Task(
-            file, _kept(file, folder, augment, cnn), validation.synthetic.path, validation.images.path, validation.gaze,
-            seed + NEXT_CNN * cnn, augment,
+            file, folder, validation.synthetic.path, validation.images.path, validation.gaze, seed, augment,
+            validation.cnns,
         )
         for file in weights
         for augment in (False, True)
-        for cnn in range(validation.cnns)
     ]  # fmt: skip
-    answers = side_by_side(_answers, tasks, title="validate", workers=workers, progress=progress)
-    kinds = np.stack(answers).reshape(len(weights), 2, validation.cnns, len(validation.images), 2)
-    return [_errors(plain, augmented, validation.images) for plain, augmented in kinds]
+    found = side_by_side(_answers, tasks, title="validate", workers=workers, progress=progress)
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [_errors(plain, augmented, validation.images) for plain, augmented in pairs]
 
 
 def _errors(plain: NDArray[np.float32], augmented: NDArray[np.float32], images: Store) -> Errors:
@@ -141,20 +142,29 @@ def _kept(weights: Path | None, folder: Path, augment: bool, cnn: int) -> Path:
 
 
 def _answers(task: _Task) -> NDArray[np.float32]:
+    """What each CNN of a candidate says, [cnns, N, 2]; its images are refined once, and not at all if all is kept."""
     synthetic, images = Store.open(task.synthetic), Store.open(task.images)
-    parts = [
-        [code_fingerprint(PACKAGE / name) for name in CODE], None if task.weights is None else sha256(task.weights),
-        synthetic.checksum, images.checksum, dataclasses.asdict(task.gaze), task.seed, task.augment,
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return cached(task.kept, key, lambda: _learn_and_predict(task, synthetic, images))
+    weights = None if task.weights is None else sha256(task.weights)
+    code = [code_fingerprint(PACKAGE / name) for name in CODE]
 
+    @functools.cache
+    def renders() -> NDArray[np.uint8]:
+        if task.weights is None:
+            return synthetic.images()
+        return refine_images(load_refiner(task.weights).to(resolve_device("auto")), synthetic.images())
 
-def _learn_and_predict(task: _Task, synthetic: Store, images: Store) -> NDArray[np.float32]:
-    renders = synthetic.images()
-    if task.weights is not None:
-        renders = refine_images(load_refiner(task.weights).to(resolve_device("auto")), renders)
-    model = train_gaze_cnn(
-        renders, synthetic.pitch_yaw(), task.gaze, seed=task.seed, augment=task.augment, progress=False
-    )
-    return predict(model, images)
+    def learn_and_predict(seed: int) -> NDArray[np.float32]:
+        labels = synthetic.pitch_yaw()
+        model = train_gaze_cnn(renders(), labels, task.gaze, seed=seed, augment=task.augment, progress=False)
+        return predict(model, images)
+
+    answers = []
+    for cnn in range(task.cnns):
+        seed = task.seed + NEXT_CNN * cnn
+        parts = [
+            code, weights, synthetic.checksum, images.checksum, dataclasses.asdict(task.gaze), seed, task.augment,
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        place = _kept(task.weights, task.folder, task.augment, cnn)
+        answers.append(cached(place, key, functools.partial(learn_and_predict, seed)))
+    return np.stack(answers)

@@ -57,7 +57,7 @@ def test_side_by_side_gives_the_same_predictions_in_the_same_order(data: Trainin
     one, two = (
         compare_arms(data, quick, tmp_path / f"{n}", seeds=[3, 5], arms=arms, workers=n, progress=False) for n in (1, 2)
     )
-    for arm, cnns in (("constant", 1), ("raw", comparison.CNNS_OF_A_CLAIM["smoke"])):
+    for arm, cnns in (("constant", 1), ("raw", comparison.CNNS_OF_A_SEED["smoke"])):
         assert one.predicted[arm].shape == (2 * cnns, 64, 2)
         np.testing.assert_allclose(one.predicted[arm], two.predicted[arm], atol=1e-5)
     assert not np.allclose(one.predicted["raw"][0], one.predicted["raw"][-1]), "seeds must differ"
@@ -156,7 +156,7 @@ def test_several_cnns_of_a_seed_count_as_one_seed() -> None:
 def test_arms_of_claims_train_several_cnns_where_the_profile_says_so(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "CNNS_OF_A_CLAIM", {"smoke": 2})
+    monkeypatch.setattr(comparison, "CNNS_OF_A_SEED", {"smoke": 2})
     data = replace(data, refined={0: data.synthetic, 1: data.synthetic})
     quick = replace(CONFIG, gaze=replace(CONFIG.gaze, steps=2))
     arms = [arm for arm in ARMS if arm.name in ("raw", "raw_augmented", "refined")]
@@ -173,7 +173,7 @@ def test_arms_of_claims_train_several_cnns_where_the_profile_says_so(
     }  # fmt: skip
     np.testing.assert_array_equal(joint.predicted["raw_committee"][1], comparison.committee(answers[2:], 2)[0])
     assert joint.seeds_of("raw_committee") == 2 and joint.mean_error_deg("raw_committee").seeds == 2
-    monkeypatch.setattr(comparison, "CNNS_OF_A_CLAIM", {})
+    monkeypatch.setattr(comparison, "CNNS_OF_A_SEED", {})
     one = compare_arms(data, quick, tmp_path / "out", seeds=(0, 1), arms=arms, workers=1, progress=False)
     np.testing.assert_array_equal(one.predicted["raw"], answers[::2])
     assert set(one.predicted) == set(shapes), "one CNN for each seed: nobody to answer with"

@@ -21,6 +21,7 @@ from simgan_core.datasets.store import Store, StoreWriter
 from simgan_core.gaze import angular_error_deg, gaze_vector, pitch_yaw
 from simgan_core.gaze_estimator import predict, train_gaze_cnn
 from simgan_core.models import Refiner
+from simgan_core.refine import refine_images
 
 GAZE = GazeConfig(steps=120, batch=16, width=0.25)
 SETTINGS = {"refiner.width": 4, "training.pretrain_refiner": 2, "training.pretrain_discriminator": 2,
@@ -91,6 +92,23 @@ def test_several_cnns_judge_by_their_mean_error_and_together(stores: dict[str, S
     middle = gaze_vector(answers[0].astype(float)) + gaze_vector(answers[1].astype(float))
     together = float(angular_error_deg(pitch_yaw(middle), images.pitch_yaw()).mean())
     assert two.committee.value == pytest.approx(together, abs=1e-3)
+
+
+def test_images_are_refined_once_for_all_cnns_of_a_kind(
+    stores: dict[str, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(*arguments: object) -> object:
+        calls.append(1)
+        return refine_images(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(v, "refine_images", counted)
+    part = v.Validation(stores["synthetic"], stores["validation"], replace(GAZE, steps=2), cnns=3)
+    grey = grey_painter(tmp_path)
+    for _ in range(2):  # the second time all is kept
+        v.validate(part, [grey], tmp_path, 3, workers=1, progress=False)
+    assert len(calls) == 2, "once without and once with augmentation"
 
 
 def test_predictions_are_kept_until_what_decides_them_changes(

@@ -8,7 +8,7 @@ No arm but `oracle` sees a label of the target domain, and no setting is chosen 
 dear (`SIDE_SEEDS`) they have the first seed alone, and then their interval is over images only.
 
 Two CNNs that learnt from equal images differ by about as much as refining gains. The arms of the claims therefore train
-`CNNS_OF_A_CLAIM` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the mean
+`CNNS_OF_A_SEED` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the mean
 stays what it was, and its interval tells of refiners more than of the estimator's luck. A *committee* averages their
 answers instead, as one would who wants the best estimator and not the paper's single network; it trains nothing.
 """
@@ -50,7 +50,7 @@ SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 CODE = ("gaze_estimator.py", "evaluation/baselines.py", "evaluation/matching.py")
 """Modules that decide predictions, with all that they import: an edit makes kept predictions out of date."""
 
-CNNS_OF_A_CLAIM: Mapping[str, int] = {"smoke": 2, "cpu": 3}
+CNNS_OF_A_SEED: Mapping[str, int] = {"smoke": 2, "cpu": 3}
 """Gaze CNNs of each seed in an arm of a claim, by profile; one in the others, which have no committees then."""
 NEXT_CNN = 1_000
 """Added to the seed for each further CNN of a seed."""
@@ -70,7 +70,7 @@ class Arm:
         every: train on every so-manieth image only.
         match: match the renders to the unlabelled real images first.
         side: a side arm, with fewer seeds where computing is dear.
-        claimed: an arm of a claim, or with a committee: several CNNs for each seed.
+        several_cnns: train `CNNS_OF_A_SEED` for each seed, as the arms of claims and of committees do.
         committee_of: the arm whose CNNs of a seed answer together here, by the mean of their unit vectors.
 
     """
@@ -81,16 +81,16 @@ class Arm:
     every: int = 1
     match: Match | None = None
     side: bool = False
-    claimed: bool = False
+    several_cnns: bool = False
     committee_of: str = ""
 
 
 ARMS: tuple[Arm, ...] = (
     Arm("constant", "Constant: mean of the synthetic labels"),
-    Arm("raw", "CNN on raw renders", claimed=True),
-    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True, claimed=True),
-    Arm("refined", "CNN on refined renders", claimed=True),
-    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True, claimed=True),
+    Arm("raw", "CNN on raw renders", several_cnns=True),
+    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True, several_cnns=True),
+    Arm("refined", "CNN on refined renders", several_cnns=True),
+    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True, several_cnns=True),
     Arm("raw_committee", "Committee of CNNs on raw renders", committee_of="raw"),
     Arm("raw_augmented_committee", "Committee on raw renders + augmentation", committee_of="raw_augmented"),
     Arm("refined_committee", "Committee of CNNs on refined renders", committee_of="refined"),
@@ -236,7 +236,7 @@ def compare_arms(
     committees = [arm for arm in arms if arm.committee_of]
     arms = [arm for arm in arms if not arm.committee_of and data.serves(arm)]
     out.mkdir(parents=True, exist_ok=True)
-    cnns = {arm.name: CNNS_OF_A_CLAIM.get(config.profile, 1) if arm.claimed else 1 for arm in arms}
+    cnns = {arm.name: CNNS_OF_A_SEED.get(config.profile, 1) if arm.several_cnns else 1 for arm in arms}
     runs = [(arm, seed, cnn) for arm in arms for seed in seeds_of(arm, seeds, config) for cnn in range(cnns[arm.name])]
     tasks = [
         (arm, seed + NEXT_CNN * cnn, _training_store(arm, seed, data), data, config, _place(out, arm, seed, cnn))
