@@ -1,4 +1,4 @@
-"""The `simgan` command line: data, simulate, train, select, refine, gaze, evaluate, study, reproduce, bench.
+"""The `simgan` command line: data, simulate, train, select, choose, refine, gaze, evaluate, study, reproduce, bench.
 
 Modules that need torch are imported inside the commands, so that `--help` is there at once. Errors that a user can mend
 are one message on standard error and exit status 1; with `--json`, standard output holds one JSON object alone.
@@ -126,6 +126,22 @@ def select(
     )
     outcome = select_refiner.select_refiner(planned, workers=workers)
     typer.echo(json.dumps(outcome.report, allow_nan=False) if as_json else select_refiner.summary(outcome, out))
+
+
+@app.command()
+def choose(
+    selections: Annotated[
+        list[Path], typer.Argument(help="selection.json of each seed, from `simgan select --validation STANDINS`.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Choose lambda by gaze errors on labelled stand-ins of several seeds: the one-standard-error rule."""
+    from simgan_core import standins
+
+    found = standins.read_selections(selections)
+    choice = standins.one_standard_error(standins.judged(found))
+    raw = [one["raw_validation_error_deg"]["plain"]["value"] for one in found]
+    typer.echo(json.dumps(standins.report(choice), allow_nan=False) if as_json else standins.summary(choice, raw))
 
 
 def _unlabelled(synthetic: Path, real: Path, config: Config) -> tuple[Store, Store]:

@@ -188,6 +188,8 @@ def _report(plan: Plan, candidates: Sequence[Candidate], chosen: Selection, erro
     config = to_dict(plan.config)
     del config["loss"]["lambda_sum"]  # `lambdas` stand in its place
     settings = {"lambdas": list(plan.lambdas), "steps": list(plan.steps), "seed": plan.seed, "config": config}
+    if plan.validation is not None:
+        settings["cnns"] = plan.validation.cnns
     return {
         "chosen": None if chosen.chosen is None else chosen.chosen.to_dict(),
         "refiner": None if chosen.chosen is None else CHOSEN,

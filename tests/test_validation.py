@@ -147,6 +147,7 @@ def test_the_command_shows_errors_and_lets_them_decide_nothing(
     errors = [row.pop("validation_error_deg") for row in report["candidates"]]
     assert all(0 < one[kind]["value"] < 90 for one in errors for kind in ("plain", "augmented"))
     assert report.pop("raw_validation_error_deg")["plain"]["n"] == 40
+    assert report["settings"].pop("cnns") == 1
     assert report["stores"].pop("validation")["images"] == 40 and report == without
     shown = CliRunner().invoke(app, command(stores, tmp_path / "out", *seeing)).stdout
     assert f"{errors[0]['plain']['value']:.3f}" in shown and "no verdict depends on it" in shown
