@@ -25,6 +25,7 @@ from simgan_core.provenance import REPOSITORY, read_json
 from simgan_core.report import arms, format_hardware, format_interval, in_pieces
 from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 from simgan_core.simulators.ranges import EyeRanges
+from simgan_core.standins import judged, one_standard_error
 
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
@@ -136,23 +137,25 @@ def lambda_blocks(folder: Path = REPORTS) -> dict[str, str]:
     found = [read_json(file) for file in sorted((folder / LAMBDA).glob("seed-*.json"))]
     if not found:
         return {"lambda": "*No selection is committed.*"}
-    places = [(candidate["lambda_sum"], candidate["step"]) for candidate in found[0]["candidates"]]
+    choice = one_standard_error(judged(found))
     raw = [{"auc": one["raw_auc"], "validation_error_deg": one["raw_validation_error_deg"]} for one in found]
-    rows = [_lambda_row("raw renders", raw)]
-    rows += [
-        _lambda_row(f"λ = {place[0]:g}", [_candidate_at(one["candidates"], place) for one in found]) for place in places
-    ]
-    seeds = ", ".join(str(one["settings"]["seed"]) for one in found)
-    head = f"| {places[0][1]:,} steps, seeds {seeds} | AUC of a fresh D | shift (px) | error (°), mean and by seed |"
-    lines = [f"{head} augmented |", "|---|---|---|---|---|"]
-    return {"lambda": "\n".join([*lines, *rows])}
+    rows = [_lambda_row("raw renders", raw, "–")]
+    for one in choice.candidates:
+        seeds = [_candidate_at(selection["candidates"], (one.lambda_sum, one.step)) for selection in found]
+        rows.append(_lambda_row(f"λ = {one.lambda_sum:g}", seeds, choice.verdict(one)))
+    settings = [selection["settings"] for selection in found]
+    what = f"{choice.candidates[0].step:,} steps, seeds {', '.join(str(one['seed']) for one in settings)}, "
+    what += f"{settings[0]['cnns']} gaze CNNs each"
+    head = f"| {what} | AUC of a fresh D | shift (px) | error (°), mean and by seed | augmented | by the rule |"
+    error = f"Standard error of a mean over seeds: {choice.standard_error:.2f}°."
+    return {"lambda": "\n".join([head, "|---|---|---|---|---|---|", *rows, "", error])}
 
 
 def _candidate_at(candidates: Sequence[Mapping[str, Any]], place: tuple[float, int]) -> Mapping[str, Any]:
     return next(one for one in candidates if (one["lambda_sum"], one["step"]) == place)
 
 
-def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]]) -> str:
+def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]], verdict: str) -> str:
     def mean(name: str) -> str:
         values = [one[name]["value"] for one in seeds if name in one]
         return f"{sum(values) / len(values):.2f}" if values else "–"
@@ -161,7 +164,7 @@ def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]]) -> str:
         values = [one["validation_error_deg"][kind]["value"] for one in seeds]
         return f"{sum(values) / len(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
-    return f"| {title} | {mean('auc')} | {mean('shift_px')} | {errors('plain')} | {errors('augmented')} |"
+    return f"| {title} | {mean('auc')} | {mean('shift_px')} | {errors('plain')} | {errors('augmented')} | {verdict} |"
 
 
 def _range_cell(name: str, value: float | tuple[float, float]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simgan_core import readme
+from simgan_core import readme, standins
 from simgan_core.config import to_dict, with_overrides
 from simgan_core.profiles import profile
 
@@ -167,19 +167,29 @@ def test_the_table_of_lambda_has_a_row_per_candidate_and_its_seeds(tmp_path: Pat
 
     def candidate(lambda_sum: float, value: float) -> dict[str, object]:
         measured = {"auc": {"value": 0.8}, "shift_px": {"value": 0.5}, "validation_error_deg": errors(value)}
-        return {"lambda_sum": lambda_sum, "step": 1350} | measured
+        return {"lambda_sum": lambda_sum, "step": 1350, "verdict": "chosen"} | measured
 
     (tmp_path / readme.LAMBDA).mkdir()
     for seed, value in enumerate((4.9, 5.2)):
         candidates = [candidate(0.2, value), candidate(0.8, value - 1)][:: 1 - 2 * seed]  # in any order
-        selection = {"settings": {"seed": seed}, "raw_auc": {"value": 0.99}, "candidates": candidates}
+        settings = {"seed": seed, "cnns": 2}
+        selection = {"settings": settings, "raw_auc": {"value": 0.99}, "candidates": candidates, "stores": {}}
         selection["raw_validation_error_deg"] = errors(5.5)
         (tmp_path / readme.LAMBDA / f"seed-{seed}.json").write_text(json.dumps(selection))
     lines = readme.lambda_blocks(tmp_path)["lambda"].splitlines()
-    assert "1,350 steps, seeds 0, 1" in lines[0]
-    assert lines[2] == "| raw renders | 0.99 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) |"
-    assert lines[3] == "| λ = 0.2 | 0.80 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) |"
-    assert lines[4].startswith("| λ = 0.8 | 0.80 | 0.50 | 4.05 (3.90, 4.20) |")
+    assert "1,350 steps, seeds 0, 1, 2 gaze CNNs each" in lines[0]
+    assert lines[2] == "| raw renders | 0.99 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) | – |"
+    assert lines[3] == "| λ = 0.2 | 0.80 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) | worse |"
+    assert lines[4].startswith("| λ = 0.8 | 0.80 | 0.50 | 4.05 (3.90, 4.20) |") and lines[4].endswith("| chosen |")
+    assert lines[-1] == "Standard error of a mean over seeds: 0.15°."
+
+
+def test_lambda_of_the_profiles_is_what_the_rule_takes_of_the_committed_selections() -> None:
+    selections = standins.read_selections(sorted((readme.REPORTS / readme.LAMBDA).glob("seed-*.json")))
+    chosen = standins.one_standard_error(standins.judged(selections)).chosen
+    assert chosen is not None
+    found = {name: profile(name).loss.lambda_sum for name in ("smoke", "cpu", "gpu", "paper")}
+    assert found == dict.fromkeys(found, chosen.lambda_sum), "simgan choose reports/lambda-embedded/seed-*.json"
 
 
 def test_errors_by_the_simulators_ranges_come_from_selections(tmp_path: Path) -> None:
