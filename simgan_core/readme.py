@@ -42,6 +42,8 @@ FIRST = (
     "refined_augmented_committee", "oracle", ARM,
 )  # fmt: skip
 """Arms of the gaze comparison that README shows; docs/results.md shows all."""
+DEFAULT = "default-mini"
+"""Claims, metrics and provenance of the command without options, where the committed report has more seeds."""
 UNFITTED = "unfitted-mini"
 """Selections on renders of other ranges, as `simgan select --json` printed them: `<name>-seed-<n>.json`."""
 RANGES = {
@@ -82,15 +84,41 @@ def blocks(folder: Path = REPORTS) -> dict[str, str]:
     """The README's blocks from the reports in `folder`."""
     found = reports(folder)
     return {
-        "strip": _strip(found), "claims": _claims(found), "arms": _arms(found, FIRST), "minutes": _minutes(found),
-        "profiles": _profiles(found),
+        "strip": _strip(found), "claims": _claims(found), "arms": _arms(found, FIRST),
+        "minutes": _minutes([*found, *_default(folder)]), "profiles": _profiles(found),
     }  # fmt: skip
+
+
+def _default(folder: Path) -> list[Path]:
+    return [path for path in (folder / DEFAULT,) if path.is_dir()]
 
 
 def result_blocks(folder: Path = REPORTS) -> dict[str, str]:
     """Blocks of docs/results.md from the reports in `folder`: every arm, committees, distances to the target."""
     found = reports(folder)
-    return {"arms": _arms(found), "committees": _committees(found), "realism": _realism(found)}
+    return {
+        "arms": _arms(found), "committees": _committees(found), "realism": _realism(found),
+        "seeds": _fewer_seeds(folder),
+    }  # fmt: skip
+
+
+def _fewer_seeds(folder: Path) -> str:
+    """What the command without options says of the main arms and C2, C3, beside the report of more seeds."""
+    both = [*(path for path in reports(folder) if path.name == "cpu-mini"), *_default(folder)]
+    if len(both) < 2:
+        return EMPTY
+    claims = [{row["id"]: row for row in read_json(report / "claims.json")} for report in both]
+    metrics = [read_json(report / "metrics.json") for report in both]
+    seeds = [len(read_json(report / "provenance.json")["seeds"]) for report in both]
+    lines = ["| | " + " | ".join(f"{count} seeds" for count in seeds) + " |", "|---|---|---|"]
+    titles = {arm["name"]: arm["title"] for arm in arms(metrics[0]) if arm["name"] in FIRST}
+    for name, title in titles.items():
+        cells = [format_interval(one[f"gaze.{name}.mean_error_deg"]) for one in metrics]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    for claim in ("C2", "C3"):
+        cells = [_claim_cell(one[claim]) for one in claims]
+        lines.append(f"| **{claim}** {claims[0][claim]['title']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
