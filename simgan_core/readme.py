@@ -184,15 +184,16 @@ def _candidate_at(candidates: Sequence[Mapping[str, Any]], place: tuple[float, i
 
 
 def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]], verdict: str) -> str:
-    def mean(name: str) -> str:
+    def mean(name: str, digits: int) -> str:
         values = [one[name]["value"] for one in seeds if name in one]
-        return f"{sum(values) / len(values):.2f}" if values else "–"
+        return f"{sum(values) / len(values):.{digits}f}" if values else "–"
 
     def errors(kind: str) -> str:
         values = [one["validation_error_deg"][kind]["value"] for one in seeds]
         return f"{sum(values) / len(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
-    return f"| {title} | {mean('auc')} | {mean('shift_px')} | {errors('plain')} | {errors('augmented')} | {verdict} |"
+    measured = f"{mean('auc', 3)} | {mean('shift_px', 2)} | {errors('plain')} | {errors('augmented')}"
+    return f"| {title} | {measured} | {verdict} |"
 
 
 def _range_cell(name: str, value: float | tuple[float, float]) -> str:

@@ -196,9 +196,9 @@ def test_the_table_of_lambda_has_a_row_per_candidate_and_its_seeds(tmp_path: Pat
         (tmp_path / readme.LAMBDA / f"seed-{seed}.json").write_text(json.dumps(selection))
     lines = readme.lambda_blocks(tmp_path)["lambda"].splitlines()
     assert "1,350 steps, seeds 0, 1, 2 gaze CNNs each" in lines[0]
-    assert lines[2] == "| raw renders | 0.99 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) | – |"
-    assert lines[3] == "| λ = 0.2 | 0.80 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) | worse |"
-    assert lines[4].startswith("| λ = 0.8 | 0.80 | 0.50 | 4.05 (3.90, 4.20) |") and lines[4].endswith("| chosen |")
+    assert lines[2] == "| raw renders | 0.990 | – | 5.50 (5.50, 5.50) | 5.50 (5.50, 5.50) | – |"
+    assert lines[3] == "| λ = 0.2 | 0.800 | 0.50 | 5.05 (4.90, 5.20) | 5.05 (4.90, 5.20) | worse |"
+    assert lines[4].startswith("| λ = 0.8 | 0.800 | 0.50 | 4.05 (3.90, 4.20) |") and lines[4].endswith("| chosen |")
     assert lines[-1] == "Standard error of a mean over seeds: 0.15°."
 
 
