@@ -25,7 +25,7 @@ from simgan_core.provenance import REPOSITORY, read_json
 from simgan_core.report import arms, format_hardware, format_interval, in_pieces
 from simgan_core.simulators.mpiigaze_ranges import MPIIGAZE_RANGES
 from simgan_core.simulators.ranges import EyeRanges
-from simgan_core.standins import judged, one_standard_error
+from simgan_core.standins import candidate_at, judged, one_standard_error
 
 OTHERS = f"gaze.{ARM}.mean_error_deg"
 """The published estimator that 07 tests on the same images: no arm of ours."""
@@ -108,17 +108,12 @@ def _fewer_seeds(folder: Path) -> str:
     if len(both) < 2:
         return EMPTY
     claims = [{row["id"]: row for row in read_json(report / "claims.json")} for report in both]
-    metrics = [read_json(report / "metrics.json") for report in both]
-    seeds = [len(read_json(report / "provenance.json")["seeds"]) for report in both]
-    lines = ["| | " + " | ".join(f"{count} seeds" for count in seeds) + " |", "|---|---|---|"]
-    titles = {arm["name"]: arm["title"] for arm in arms(metrics[0]) if arm["name"] in FIRST}
-    for name, title in titles.items():
-        cells = [format_interval(one[f"gaze.{name}.mean_error_deg"]) for one in metrics]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    names = [f"{len(read_json(report / 'provenance.json')['seeds'])} seeds" for report in both]
+    rows = []
     for claim in ("C2", "C3"):
-        cells = [_claim_cell(one[claim]) for one in claims]
-        lines.append(f"| **{claim}** {claims[0][claim]['title']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = " | ".join(_claim_cell(one[claim]) for one in claims)
+        rows.append(f"| **{claim}** {claims[0][claim]['title']} | {cells} |")
+    return "\n".join([_arms(both, FIRST, names), *rows])
 
 
 def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
@@ -169,7 +164,7 @@ def lambda_blocks(folder: Path = REPORTS) -> dict[str, str]:
     raw = [{"auc": one["raw_auc"], "validation_error_deg": one["raw_validation_error_deg"]} for one in found]
     rows = [_lambda_row("raw renders", raw, "–")]
     for one in choice.candidates:
-        seeds = [_candidate_at(selection["candidates"], (one.lambda_sum, one.step)) for selection in found]
+        seeds = [candidate_at(selection, (one.lambda_sum, one.step)) for selection in found]
         rows.append(_lambda_row(f"λ = {one.lambda_sum:g}", seeds, choice.verdict(one)))
     settings = [selection["settings"] for selection in found]
     what = f"{choice.candidates[0].step:,} steps, seeds {', '.join(str(one['seed']) for one in settings)}, "
@@ -177,10 +172,6 @@ def lambda_blocks(folder: Path = REPORTS) -> dict[str, str]:
     head = f"| {what} | AUC of a fresh D | shift (px) | error (°), mean and by seed | augmented | by the rule |"
     error = f"Standard error of a mean over seeds: {choice.standard_error:.2f}°."
     return {"lambda": "\n".join([head, "|---|---|---|---|---|---|", *rows, "", error])}
-
-
-def _candidate_at(candidates: Sequence[Mapping[str, Any]], place: tuple[float, int]) -> Mapping[str, Any]:
-    return next(one for one in candidates if (one["lambda_sum"], one["step"]) == place)
 
 
 def _lambda_row(title: str, seeds: Sequence[Mapping[str, Any]], verdict: str) -> str:
@@ -254,15 +245,15 @@ def _claim_cell(row: Mapping[str, Any] | None) -> str:
     return f"{format_interval(row, 'ours')}: **{row['verdict']}**"
 
 
-def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None) -> str:
-    """Mean error of every arm, or of the chosen ones, one column per report."""
+def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> str:
+    """Mean error of every arm, or of the chosen ones, one column per report, called by its name if not otherwise."""
     if not found:
         return EMPTY
     metrics = {report: read_json(report / "metrics.json") for report in found}
     titles = {arm["name"]: arm["title"] for report in found for arm in arms(metrics[report])}
     if any(OTHERS in metrics[report] for report in found):
         titles[ARM] = f"*Published, same test images:* {TITLE}"
-    names = " | ".join(report.name for report in found)
+    names = " | ".join(columns or [report.name for report in found])
     lines = [f"| gaze CNN trained on | {names} |", "|---|" + "---|" * len(found)]
     for name, title in titles.items():
         if chosen is not None and name not in chosen:

@@ -115,7 +115,7 @@ def judged(selections: Sequence[Mapping[str, Any]]) -> tuple[Judged, ...]:
     _check_alike(selections)
     found = []
     for place in _places(selections[0]):
-        same = [_at(selection, place) for selection in selections]
+        same = [candidate_at(selection, place) for selection in selections]
         errors = tuple(float(one["validation_error_deg"]["plain"]["value"]) for one in same)
         found.append(Judged(*place, errors, not any(one["verdict"].startswith(LOST) for one in same)))
     return tuple(found)
@@ -125,7 +125,8 @@ def _places(selection: Mapping[str, Any]) -> list[tuple[float, int]]:
     return [(one["lambda_sum"], one["step"]) for one in selection["candidates"]]
 
 
-def _at(selection: Mapping[str, Any], place: tuple[float, int]) -> Mapping[str, Any]:
+def candidate_at(selection: Mapping[str, Any], place: tuple[float, int]) -> Mapping[str, Any]:
+    """The candidate of a selection at this lambda and step."""
     return next(one for one in selection["candidates"] if (one["lambda_sum"], one["step"]) == place)
 
 

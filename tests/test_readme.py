@@ -51,7 +51,7 @@ def test_the_default_of_fewer_seeds_stands_beside_the_report_and_in_the_minutes(
         origin = json.loads((folder / "provenance.json").read_text())
         (folder / "provenance.json").write_text(json.dumps(origin | {"seeds": list(range(seeds))}))
     lines = readme.result_blocks(tmp_path)["seeds"].splitlines()
-    assert lines[0] == "| | 5 seeds | 3 seeds |"
+    assert lines[0] == "| gaze CNN trained on | 5 seeds | 3 seeds |"
     assert lines[2].endswith("| 4.70° (4.00 to 5.00) | 4.60° (4.00 to 5.00) |")
     assert lines[3].startswith("| **C2**") and "| 2.70 % (25.0 to 40.0): **supported** | 3.40 % (" in lines[3]
     blocks = readme.blocks(tmp_path)
