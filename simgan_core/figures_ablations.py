@@ -100,8 +100,6 @@ def sweep(measured: Sequence[Measured], *, chosen: str | None, oracle: str, allo
         _interval(right, place, m.auc, COLOURS["refined"])
         if m.shift is not None:
             _interval(middle, place, m.shift.mean_px, COLOURS["refined"])
-        middle.annotate(f"{m.lost_percent:.0f} % lost", (place, 0), (0, 3), textcoords="offset points", ha="center",
-                        fontsize=7.5, color="#6b7683")  # fmt: skip
     left.axhline(raw.error_deg.value, color=COLOURS["synthetic"], ls=":", label="raw renders")
     right.axhline(raw.auc.value, color=COLOURS["synthetic"], ls=":", label="raw renders")
     middle.axhline(allowed_px, color="#b3372f", ls="--", lw=1, label="allowed")
@@ -115,6 +113,8 @@ def sweep(measured: Sequence[Measured], *, chosen: str | None, oracle: str, allo
         axes.set(title=text, xlabel="λ (sums)")
         axes.grid(axis="x", visible=False)
         axes.legend(fontsize=7)
+    middle.set_xticks(places, [f"{m.lambda_sum:g}\n{m.lost_percent:.0f} %" for m in refiners])
+    middle.set_xlabel("λ (sums), and irises lost")
     middle.set_ylim(bottom=0)
     return figure
 
