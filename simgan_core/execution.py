@@ -1,6 +1,7 @@
 """Run one notebook headless with papermill: parameters checked first, the executed copy kept as notebook and as HTML.
 
-    python -m simgan_core.execution NOTEBOOK EXECUTED.ipynb [--threads N] [--made-with FINGERPRINT] [-p NAME VALUE]...
+    python -m simgan_core.execution NOTEBOOK EXECUTED.ipynb [--threads N] [--workers N] [--made-with FINGERPRINT]
+                                    [-p NAME VALUE]...
 
 papermill only warns about a parameter that a notebook does not have, and lets the notebook's own defaults win where the
 `parameters` tag is missing; both are errors here. The Snakefile calls this once per job.
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simgan_core.processor import WORKERS
 from simgan_core.provenance import commit, device, write_json
 from simgan_core.run_folder import settings_digest
 
@@ -73,10 +75,11 @@ def check_parameters(notebook: Path, names: Sequence[str]) -> None:
 
 def execute(
     notebook: Path, executed: Path, parameters: Mapping[str, object], *, threads: int | None = None,
-    made_with: str | None = None,
+    workers: int | None = None, made_with: str | None = None,
 ) -> float:  # fmt: skip
     """Run `notebook`; write the executed copy, its HTML and `execution.json` (seconds, threads). Returns the seconds.
 
+    The kernel itself computes with `threads` threads, and starts `workers` processes side by side, of one thread each.
     `made_with`, a fingerprint of all that decides the result, is kept in `execution.json`.
 
     Raises:
@@ -87,7 +90,7 @@ def execute(
     import papermill
 
     check_parameters(notebook, list(parameters))
-    _limit_threads(threads)
+    _limit_threads(threads, workers)
     os.environ["SIMGAN_HEADLESS"] = "1"  # `simgan_core.playground` then shows static figures
     executed.parent.mkdir(parents=True, exist_ok=True)
     running = executed.with_suffix(".running.ipynb")
@@ -110,6 +113,7 @@ def execute(
         "wall_s": round(seconds, 1),
         "started": round(started),
         "threads": threads,
+        "workers": workers or threads,
         "commit": commit(),
     }
     trace["device"] = device()
@@ -141,13 +145,14 @@ def _private_kernel(sockets: Path) -> Any:
     return Config({"KernelManager": {"transport": "ipc", "connection_file": str(sockets / "kernel.json")}})
 
 
-def _limit_threads(threads: int | None) -> None:
+def _limit_threads(threads: int | None, workers: int | None) -> None:
     """The kernel inherits these; without them, jobs side by side slow each other to a crawl on small kernels."""
+    if workers is not None:
+        os.environ[WORKERS] = str(workers)
     if threads is None:
         return
     count = str(threads)
     os.environ |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
-    os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
     # Large activations would otherwise be returned to the system and faulted in again at every step.
     os.environ |= {"MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_MMAP_THRESHOLD_": "8589934592"}
 
@@ -179,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("executed", type=Path)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--made-with", default=None)
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
@@ -187,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         seconds = execute(
             options.notebook.resolve(), options.executed.resolve(), parameters, threads=options.threads,
-            made_with=options.made_with,
+            workers=options.workers, made_with=options.made_with,
         )  # fmt: skip
     except NotebookError as error:
         print(error, file=sys.stderr)

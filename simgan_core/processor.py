@@ -8,6 +8,8 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+WORKERS = "SIMGAN_WORKERS"
+"""Environment variable: processes side by side, where they are not to be as many as torch's threads."""
 
 
 def cpu_model(cpuinfo: Path = CPUINFO) -> str:

@@ -141,6 +141,15 @@ class Plan:
         """Threads of a job that runs once per seed, beside the others."""
         return max(1, self.cores // min(self.jobs, len(self.run.seeds)))
 
+    @property
+    def threads_per_notebook(self) -> int:
+        """Threads of the other jobs' own computing, which has others beside it; their processes use all cores.
+
+        Where threads outnumber cores, each of a small kernel's parts waits for a thread that does not run: a fresh
+        discriminator takes seven times as long with two threads beside a busy notebook as with one.
+        """
+        return max(1, self.cores // self.notebooks)
+
     def workflow(self) -> dict[str, Any]:
         """What the Snakefile reads, as plain JSON."""
         return {
@@ -161,7 +170,8 @@ class Plan:
             "needs": list(step.needs),
             "reads_seeds": list(self.run.ablation_seeds if step.ablation else self.run.seeds),
             "per_seed": step.per_seed,
-            "threads": self.threads_per_seed if step.per_seed else self.cores,
+            "threads": self.threads_per_seed if step.per_seed else self.threads_per_notebook,
+            "workers": self.threads_per_seed if step.per_seed else self.cores,
             "made_with": _made_with(step, self.run),
         }
 
@@ -213,7 +223,8 @@ def plan(
     if data not in DATA:
         raise ValueError(f"data {data!r} is not known; expected one of {', '.join(DATA)}.")
     sizes = {"seeds": seeds, "ablation_stop": ablation_stop}
-    config = with_overrides(profile(profile_name), {name: size for name, size in sizes.items() if size is not None})
+    given = {name: size for name, size in sizes.items() if size is not None}
+    config = with_overrides(profile(profile_name, data), given)
     steps = select(only)
     for step in (*STEPS, SCORECARD):
         check_parameters(step.notebook, PARAMETERS)

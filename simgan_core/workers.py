@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -10,13 +11,20 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
+from simgan_core.processor import WORKERS
+
 Task = TypeVar("Task")
 Done = TypeVar("Done")
 
 
 def default_workers() -> int:
-    """The threads that torch may use; 1 where there is a GPU, as one training fills it."""
-    return 1 if torch.cuda.is_available() else torch.get_num_threads()
+    """`SIMGAN_WORKERS`, or the threads that torch may use; 1 where there is a GPU, as one training fills it."""
+    return 1 if torch.cuda.is_available() else cpu_workers()
+
+
+def cpu_workers() -> int:
+    """The same for work that stays on the CPU."""
+    return int(os.environ.get(WORKERS) or torch.get_num_threads())
 
 
 def side_by_side(

@@ -244,8 +244,10 @@ def test_jobs_share_the_cores(notebooks: Path, tmp_path: Path, monkeypatch: pyte
     assert plan.threads_per_seed == 2
     threads = {step["name"]: step["threads"] for step in plan.workflow()["steps"]}
     everything = (*reproduce.STEPS, reproduce.SCORECARD)
-    assert threads == {step.name: 8 for step in everything} | {"02_training": 2}
-    # Two notebooks at once, each with all cores: the one works while the other draws.
+    assert threads == {step.name: 4 for step in everything} | {"02_training": 2}
+    workers = {step["name"]: step["workers"] for step in plan.workflow()["steps"]}
+    assert workers == {step.name: 8 for step in everything} | {"02_training": 2}
+    # Two notebooks at once, each with processes on all cores: the one works while the other draws.
     assert _cores_of(reproduce.snakemake_command(plan, tmp_path)) == 16
     monkeypatch.setattr(reproduce, "_has_gpu", lambda: True)
     plan = reproduce.plan("embedded", "smoke", out=tmp_path / "a", seeds=3)
@@ -345,12 +347,14 @@ def test_the_fingerprint_follows_imports(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_kernel_inherits_its_threads(tmp_path: Path) -> None:
-    file = notebook(tmp_path / "x.ipynb", "import os; print(os.environ['OMP_NUM_THREADS'], SEED)")
-    command = [sys.executable, "-m", "simgan_core.execution", str(file), str(tmp_path / "out.ipynb"), "--threads", "1"]
+    found = "import torch; from simgan_core.workers import cpu_workers as w; print(torch.get_num_threads(), w(), SEED)"
+    file = notebook(tmp_path / "x.ipynb", found)
+    command = [sys.executable, "-m", "simgan_core.execution", str(file), str(tmp_path / "out.ipynb")]
+    command += ["--threads", "1", "--workers", "3"]
     environment = os.environ | {"OMP_NUM_THREADS": "7", "IPYTHONDIR": str(tmp_path / "ipython")}
     subprocess.run([*command, "-p", "SEED", "5"], check=True, env=environment, capture_output=True)
     outputs = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
-    assert outputs[0]["text"].strip() == "1 5"
+    assert outputs[0]["text"].strip() == "1 3 5"
     assert execution.parameter_names(file) == ("DATA", "PROFILE", "SEED", "RUN_DIR")
 
 

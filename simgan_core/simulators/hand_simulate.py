@@ -23,6 +23,7 @@ from simgan_core.simulators.hand_assets import HandAssets
 from simgan_core.simulators.hand_ranges import HandRanges
 from simgan_core.simulators.kinect import KinectCamera, record
 from simgan_core.simulators.simulate import in_order, one_thread
+from simgan_core.workers import cpu_workers
 
 RENDER_BATCH = 8  # rendered at once on a CPU: larger batches leave the processor's cache and are slower
 BLOCK = 64  # poses that one hand shows before the next one's turn
@@ -97,7 +98,7 @@ def simulate_hands(
         raise ValueError(f"count {count}, batch {batch}, {len(hands)} hands: expected at least 1 of each")
     ranges = HandRanges() if ranges is None else ranges
     on_cpu = torch.device(device).type == "cpu"
-    workers = torch.get_num_threads() if on_cpu else 1
+    workers = cpu_workers() if on_cpu else 1
     with one_thread():
         simulators = [HandSimulator(hand, ranges, size=size, views=views, device=device) for hand in hands]
     provenance = {

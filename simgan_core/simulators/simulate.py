@@ -28,6 +28,7 @@ from simgan_core.simulators.assets import EyeAssets
 from simgan_core.simulators.eye import EyeBatch, EyeSimulator
 from simgan_core.simulators.ranges import EyeRanges
 from simgan_core.simulators.unityeyes_assets import load_unityeyes_assets
+from simgan_core.workers import cpu_workers
 
 # takes images [B, C, H, W] in [0, 1], the run's seed and the images' numbers; returns images of the same shape
 Sensor = Callable[[Tensor, int, list[int]], Tensor]
@@ -73,7 +74,7 @@ def simulate_eyes(
     if count < 1 or batch < 1:
         raise ValueError(f"count {count}, batch {batch}: expected at least 1 of each")
     ranges = EyeRanges() if ranges is None else ranges
-    workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    workers = cpu_workers() if torch.device(device).type == "cpu" else 1
     with one_thread():
         simulator = EyeSimulator(assets, ranges, frame=frame, supersample=supersample, colour=colour, device=device)
     provenance = {
