@@ -6,8 +6,9 @@ training, whichever notebook comes first, and it is the run's own of `02_trainin
 where ablations end (`Config.ablation_stop`). Each variant is then judged as in table 3: its refiner refines the first
 renders, and a gaze CNN trained on these is tested on the held-back images.
 
-The budget is that stop, and a part of the profile's renders and updates of the gaze CNN, so that numbers of different
-notebooks compare with one another; with those of `07_gaze_evaluation`, which takes the whole budget, they do not.
+The budget is that stop, and a part of the profile's renders and of the updates and maps of its gaze CNN, so that
+numbers of different notebooks compare with one another; with those of `07_gaze_evaluation`, which takes the whole
+budget, they do not.
 
 Legend: S seeds, N test images, M renders that are refined, C H W image. Images uint8, gaze in radians.
 """
@@ -52,6 +53,8 @@ SHARE = 0.25
 """Of the profile's renders, which the gaze CNN of a variant learns from."""
 GAZE_SHARE = 0.4
 """Of the profile's steps of the gaze CNN: fewer leave it too far from what its images could teach it."""
+GAZE_WIDTH: Mapping[str, float] = {"cpu": 0.25}
+"""Width of a variant's gaze CNN by profile, elsewhere the profile's own."""
 SWEEP_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 """Seeds of the points of a sweep by profile; all of the ablations' in the others."""
 LAMBDA_FACTORS = (0.0, 0.25, 1.0, 4.0, 100.0)
@@ -101,10 +104,10 @@ def sweep_seeds(run: RunFolder) -> tuple[int, ...]:
 
 
 def budget(config: Config) -> Config:
-    """The configuration at the ablations' budget; nothing but numbers of steps changes."""
+    """The configuration at the ablations' budget: fewer steps and, where computing is dear, a narrower gaze CNN."""
     steps = stops.spaced(config, config.stops)[config.ablation_stop - 1]
     fewer = {"training.steps": steps, "gaze.steps": max(2, round(GAZE_SHARE * config.gaze.steps))}
-    return with_overrides(config, fewer)
+    return with_overrides(config, fewer | {"gaze.width": GAZE_WIDTH.get(config.profile, config.gaze.width)})
 
 
 def refined_count(config: Config, synthetic: Store) -> int:

@@ -268,7 +268,10 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the report, its work in DIR/run; default in reports/ and runs/.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Notebooks, e.g. 07 or 03,07, and what they need.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; default the profile's.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of seeds; default the profile's, of cpu 5 on real eyes and 3 on embedded."),
+    ] = None,
     ablation_stop: Annotated[
         int | None,
         typer.Option(

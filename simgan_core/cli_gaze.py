@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,7 +88,7 @@ def predict_gaze(
         )
     store = open_images(images, models[0].size, colour=models[0].channels == 3, labels=LABELS)
     answers = np.stack([predict(model, store) for model in models])
-    arrays = {"predicted": comparison.committee(answers, len(models))[0] if committee else answers[0]}
+    arrays: dict[str, Any] = {"predicted": comparison.committee(answers) if committee else answers[0]}
     if store.has_labels:
         arrays["pitch_yaw"] = store.pitch_yaw()
     if "file" in store.columns:

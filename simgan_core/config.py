@@ -205,7 +205,9 @@ class Config:
     """Everything that a run depends on apart from its data and its seed."""
 
     profile: str = setting("cpu", "ours", "name of the profile that this came from")
-    seeds: int = setting(3, "ours", "independent runs of the whole method, for intervals", "1")
+    seeds: int = setting(
+        3, "ours", "independent runs of the whole method, for intervals; profile `cpu` makes five on real eyes", "1"
+    )
     ablation_seeds: int = setting(
         3,
         "ours",

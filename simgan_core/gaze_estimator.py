@@ -64,9 +64,12 @@ class GazeCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images B C H W in [-1, 1] -> gaze vectors B 3, of about unit length."""
-        maps = self.late(self.early(channels_last(images))).flatten(1)
-        with torch.autocast(maps.device.type, enabled=False):  # eight bits of a vector are half a degree
-            gaze: Tensor = self.head(maps.float())
+        *wide, last = self.head
+        hidden = self.late(self.early(channels_last(images))).flatten(1)
+        for layer in wide:
+            hidden = layer(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):  # eight bits of a vector are half a degree
+            gaze: Tensor = last(hidden.float())
         return gaze
 
     def early_features(self, images: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def _trainings(run: RunFolder) -> dict[str, str | None]:
 
 
 def _command(run: RunFolder, notebooks: Collection[str]) -> str:
-    usual, given = profile(run.config.profile), run.config
+    usual, given = profile(run.config.profile, run.data), run.config
     more = "" if given.seeds == usual.seeds else f" --seeds {given.seeds}"
     more += "" if given.ablation_stop == usual.ablation_stop else f" --ablation-stop {given.ablation_stop}"
     part = only(notebooks)

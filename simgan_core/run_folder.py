@@ -140,7 +140,7 @@ class RunFolder:
         """
         if data not in DATA:
             raise ValueError(f"DATA is {data!r}; expected one of {', '.join(DATA)}.")
-        default = profile(profile_name)
+        default = profile(profile_name, data)
         folder = Path(path) if path else home() / "runs" / f"{profile_name}-{data}"
         if not (folder / "run.json").is_file():
             return cls.create(folder, data=data, config=default, data_root=data_root)

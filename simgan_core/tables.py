@@ -84,10 +84,13 @@ def arms(comparison: Comparison) -> pd.DataFrame:
 
 
 def seeds(comparison: Comparison) -> pd.DataFrame:
-    """Mean error of every arm and seed, over how many CNNs."""
+    """Mean error of every arm and seed, over how many CNNs; committees, which are of all seeds, are not among them."""
+    from simgan_core.evaluation.comparison import COMMITTEE_ARMS
+
     rows = [
         (arm, seed, comparison.cnns.get(arm, 1), float(error))
         for arm in comparison.predicted
+        if arm not in COMMITTEE_ARMS
         for seed, error in zip(comparison.seeds, comparison.seed_errors_deg(arm).mean(axis=1), strict=False)
     ]
     return pd.DataFrame(rows, columns=["arm", "seed", "CNNs", "mean error (°)"])

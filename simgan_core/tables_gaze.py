@@ -105,14 +105,13 @@ def methods(
 
 
 def committees(comparison: Comparison, published: NDArray[np.float32] | None = None) -> pd.DataFrame:
-    """What refining lowers where several CNNs answer together, and committees beside published predictions [N, 2].
+    """What refining lowers where all CNNs answer together, and committees beside published predictions [N, 2].
 
-    Empty where each seed has one CNN. The published network stands beside every seed: there is one of it.
+    There is one of each, so that intervals are over images. Empty where an arm has one CNN.
     """
     titles, rows = dict(TITLES), []
     if published is not None:
-        stood = np.repeat(published[None], len(comparison.seeds), axis=0)
-        comparison = dataclasses.replace(comparison, predicted={**comparison.predicted, ARM: stood})
+        comparison = dataclasses.replace(comparison, predicted={**comparison.predicted, ARM: published[None]})
         titles[ARM] = TITLE
     for arm, baseline in COMMITTEES:
         if {arm, baseline} <= set(comparison.predicted):

@@ -131,7 +131,7 @@ def _errors(plain: NDArray[np.float32], augmented: NDArray[np.float32], images: 
 
     if len(plain) == 1:
         return Errors(mean(plain), mean(augmented))
-    together = (mean(committee(answers, len(answers))) for answers in (plain, augmented))
+    together = (mean(committee(answers)[None]) for answers in (plain, augmented))
     return Errors(mean(plain), mean(augmented), *together)
 
 

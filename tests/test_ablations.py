@@ -18,7 +18,7 @@ from simgan_core.evaluation.annotation import PupilShift
 from simgan_core.evaluation.artefacts import fit_patches
 from simgan_core.evaluation.iris_fit import fit_iris
 from simgan_core.evaluation.statistics import Estimate
-from simgan_core.profiles import cpu, smoke
+from simgan_core.profiles import cpu, profile, smoke
 from simgan_core.run_folder import RunFolder
 from simgan_core.stops import spaced
 from simgan_core.training_log import read_metrics
@@ -72,16 +72,18 @@ def test_a_variant_without_a_difference_is_the_runs_own_training_at_the_stop(tmp
     assert (off / REFINER).read_bytes() != (on / REFINER).read_bytes()
 
 
-def test_the_budget_changes_numbers_of_steps_and_nothing_else() -> None:
+def test_the_budget_changes_steps_and_the_width_of_the_gaze_cnn_and_nothing_else() -> None:
     whole, small = to_dict(cpu()), to_dict(ablations.budget(cpu()))
     changed = {
         f"{part}.{name}"
         for part, values in whole.items() if isinstance(values, dict)
         for name, value in values.items() if small[part][name] != value
     }  # fmt: skip
-    assert changed == {"training.steps", "gaze.steps"}
+    assert changed == {"training.steps", "gaze.steps", "gaze.width"}
     assert small["training"]["steps"] == spaced(cpu(), cpu().stops)[cpu().ablation_stop - 1]
     assert ablations.budget(with_overrides(cpu(), {"ablation_stop": 3})).training == cpu().training
+    gpu = profile("gpu")
+    assert ablations.budget(gpu).gaze.width == gpu.gaze.width == 1, "the paper's networks in the ablations too"
 
 
 def test_the_two_psis_cost_the_same_for_a_change_of_brightness_at_every_lambda() -> None:

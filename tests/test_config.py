@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -108,6 +108,14 @@ def test_unknown_names_raise_with_the_nearest() -> None:
         c.from_json("{")
     with pytest.raises(ValueError, match="an object"):
         c.from_json('{"loss": 3}')
+
+
+def test_data_decide_the_number_of_seeds_and_nothing_else() -> None:
+    """The claims are of real images, and refiners of two seeds differ by about what refining gains."""
+    for name in profiles.PROFILES:
+        plain, real = profiles.profile(name), profiles.profile(name, "mini")
+        assert real.seeds >= plain.seeds and replace(real, seeds=plain.seeds) == plain
+    assert profiles.profile("cpu", "mini").seeds == 5 and profiles.profile("cpu").seeds == 3
 
 
 def test_colour_takes_the_papers_psi_for_colour() -> None:

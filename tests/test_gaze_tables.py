@@ -25,10 +25,11 @@ from simgan_core.profiles import cpu, gpu
 
 @pytest.fixture
 def comparison() -> Comparison:
-    """Every arm; side arms have one seed, the others two. The error grows with the arm's place."""
+    """Every arm; side arms and committees have one row, the others two seeds. The error grows with the arm's place."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, np.deg2rad(1), (2, 80, 2)).astype(np.float32)
-    predicted = {arm.name: noise[: 1 if arm.side else 2] * (place + 1) for place, arm in enumerate(ARMS)}
+    rows = {arm.name: 1 if arm.side or arm.committee_of else 2 for arm in ARMS}
+    predicted = {name: noise[:count] * (place + 1) for place, (name, count) in enumerate(rows.items())}
     return Comparison(np.zeros((80, 2), np.float32), predicted, (0, 1))
 
 
@@ -73,14 +74,14 @@ def test_committees_stand_beside_one_another_and_beside_a_published_network(comp
     published = 2 * found.predicted["refined_augmented_committee"][0]
     table = tables_gaze.committees(found, published).set_index(["committee", "beside"])
     title = {arm.name: arm.title for arm in ARMS}
-    assert len(table) == 4 and set(table["seeds"]) == {2} and set(table["images"]) == {80}
+    assert len(table) == 4 and set(table["seeds"]) == {1} and set(table["images"]) == {80}
     row = table.loc[(title["refined_committee"], title["raw_committee"])]
     assert row["reduction (%)"] == found.reduction_percent("refined_committee", "raw_committee").value
     lenet = table.loc[(title["refined_augmented_committee"], TITLE)]
     assert lenet["of the other (°)"] == pytest.approx(2 * lenet["mean error (°)"], rel=0.1) and lenet["low"] > 0
     assert len(tables_gaze.committees(found)) == 2, "no published network: two pairs of ours"
     singles = found.only(name for name in found.predicted if "committee" not in name)
-    assert tables_gaze.committees(singles).empty, "one CNN for each seed: no committees"
+    assert tables_gaze.committees(singles).empty, "one CNN: no committees"
 
 
 def test_paired_differences_take_the_seeds_that_both_have(comparison: Comparison) -> None:

@@ -7,10 +7,11 @@ No arm but `oracle` sees a label of the target domain, and no setting is chosen 
 *Main* arms are trained with every seed of the run. *Side* arms answer a question beside the claims; where computing is
 dear (`SIDE_SEEDS`) they have the first seed alone, and then their interval is over images only.
 
-Two CNNs that learnt from equal images differ by about as much as refining gains. The arms of the claims therefore train
-`CNNS_OF_A_SEED` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the mean
-stays what it was, and its interval tells of refiners more than of the estimator's luck. A *committee* averages their
-answers instead, as one would who wants the best estimator and not the paper's single network; it trains nothing.
+Two CNNs that learnt from equal images differ by about as much as refining gains. The two arms of the claims therefore
+train `CNNS_OF_A_SEED` of them for each seed, whose errors (not answers) are averaged before seeds are compared: the
+mean stays what it was, and its interval tells of refiners more than of the estimator's luck. A *committee* averages the
+answers of all CNNs of an arm instead, as one would who wants the best estimator and not the paper's single network; it
+trains nothing. There is one of it, so that its interval is over images alone.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ SIDE_SEEDS: Mapping[str, int] = {"smoke": 1, "cpu": 1}
 CODE = ("gaze_estimator.py", "evaluation/baselines.py", "evaluation/matching.py")
 """Modules that decide predictions, with all that they import: an edit makes kept predictions out of date."""
 
-CNNS_OF_A_SEED: Mapping[str, int] = {"smoke": 2, "cpu": 3}
-"""Gaze CNNs of each seed in an arm of a claim, by profile; one in the others, which have no committees then."""
+CNNS_OF_A_SEED: Mapping[str, int] = {"smoke": 2, "cpu": 2}
+"""Gaze CNNs of each seed in an arm of a claim, by profile; one in the others."""
 NEXT_CNN = 1_000
 """Added to the seed for each further CNN of a seed."""
 
@@ -70,8 +71,8 @@ class Arm:
         every: train on every so-manieth image only.
         match: match the renders to the unlabelled real images first.
         side: a side arm, with fewer seeds where computing is dear.
-        several_cnns: train `CNNS_OF_A_SEED` for each seed, as the arms of claims and of committees do.
-        committee_of: the arm whose CNNs of a seed answer together here, by the mean of their unit vectors.
+        several_cnns: train `CNNS_OF_A_SEED` for each seed, as the arms of claims do.
+        committee_of: the arm whose CNNs, of all seeds, answer together here, by the mean of their unit vectors.
 
     """
 
@@ -88,9 +89,9 @@ class Arm:
 ARMS: tuple[Arm, ...] = (
     Arm("constant", "Constant: mean of the synthetic labels"),
     Arm("raw", "CNN on raw renders", several_cnns=True),
-    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True, several_cnns=True),
+    Arm("raw_augmented", "CNN on raw renders + augmentation", augment=True),
     Arm("refined", "CNN on refined renders", several_cnns=True),
-    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True, several_cnns=True),
+    Arm("refined_augmented", "CNN on refined renders + augmentation", augment=True),
     Arm("raw_committee", "Committee of CNNs on raw renders", committee_of="raw"),
     Arm("raw_augmented_committee", "Committee on raw renders + augmentation", committee_of="raw_augmented"),
     Arm("refined_committee", "Committee of CNNs on refined renders", committee_of="refined"),
@@ -104,6 +105,7 @@ ARMS: tuple[Arm, ...] = (
 )
 MAIN = ("constant", "raw", "raw_augmented", "refined", "refined_augmented", "oracle")
 """The arms that figures of the comparison show; tables show all."""
+COMMITTEE_ARMS = frozenset(arm.name for arm in ARMS if arm.committee_of)
 TITLES: Mapping[str, str] = {arm.name: arm.title for arm in ARMS}
 
 
@@ -140,6 +142,7 @@ class Comparison:
 
     A row is a CNN: one for each seed or, where `cnns[arm]` says more, so many for each, those of a seed side by side.
     A side arm may have fewer seeds than `seeds`, the first of them; differences take the seeds that both arms have.
+    A committee has one row, of all seeds.
     """
 
     truth: Floats
@@ -248,18 +251,17 @@ def compare_arms(
         found.setdefault(arm.name, []).append(predictions)
     predicted = {name: np.stack(of_seeds) for name, of_seeds in found.items()}
     predicted |= {
-        arm.name: committee(predicted[arm.committee_of], cnns[arm.committee_of])
+        arm.name: committee(predicted[arm.committee_of])[None]
         for arm in committees
-        if cnns.get(arm.committee_of, 1) > 1
+        if len(predicted.get(arm.committee_of, ())) > 1
     }
     test = Store.open(data.test)
     return Comparison(test.pitch_yaw().copy(), predicted, tuple(seeds), groups_of(test), cnns)
 
 
-def committee(predicted: Floats, cnns: int) -> Floats:
-    """Answers [rows, N, 2] of `cnns` CNNs of each seed, side by side -> their mean directions [rows / cnns, N, 2]."""
-    vectors = gaze_vector(predicted.astype(np.float64)).reshape(-1, cnns, *predicted.shape[1:-1], 3)
-    return np.asarray(pitch_yaw(vectors.mean(axis=1)), np.float32)
+def committee(predicted: Floats) -> Floats:
+    """Answers [CNNs, N, 2] -> their mean directions [N, 2]."""
+    return np.asarray(pitch_yaw(gaze_vector(predicted.astype(np.float64)).mean(axis=0)), np.float32)
 
 
 def _place(out: Path, arm: Arm, seed: int, cnn: int) -> Path:
