@@ -42,8 +42,6 @@ FIRST = (
     "refined_augmented_committee", "oracle", ARM,
 )  # fmt: skip
 """Arms of the gaze comparison that README shows; docs/results.md shows all."""
-DEFAULT = "default-mini"
-"""Claims, metrics and provenance of the command without options, where the committed report has more seeds."""
 UNFITTED = "unfitted-mini"
 """Selections on renders of other ranges, as `simgan select --json` printed them: `<name>-seed-<n>.json`."""
 RANGES = {
@@ -85,35 +83,14 @@ def blocks(folder: Path = REPORTS) -> dict[str, str]:
     found = reports(folder)
     return {
         "strip": _strip(found), "claims": _claims(found), "arms": _arms(found, FIRST),
-        "minutes": _minutes([*found, *_default(folder)]), "profiles": _profiles(found),
+        "minutes": _minutes(found), "profiles": _profiles(found),
     }  # fmt: skip
-
-
-def _default(folder: Path) -> list[Path]:
-    return [path for path in (folder / DEFAULT,) if path.is_dir()]
 
 
 def result_blocks(folder: Path = REPORTS) -> dict[str, str]:
     """Blocks of docs/results.md from the reports in `folder`: every arm, committees, distances to the target."""
     found = reports(folder)
-    return {
-        "arms": _arms(found), "committees": _committees(found), "realism": _realism(found),
-        "seeds": _fewer_seeds(folder),
-    }  # fmt: skip
-
-
-def _fewer_seeds(folder: Path) -> str:
-    """What the command without options says of the main arms and C2, C3, beside the report of more seeds."""
-    both = [*(path for path in reports(folder) if path.name == "cpu-mini"), *_default(folder)]
-    if len(both) < 2:
-        return EMPTY
-    claims = [{row["id"]: row for row in read_json(report / "claims.json")} for report in both]
-    names = [f"{len(read_json(report / 'provenance.json')['seeds'])} seeds" for report in both]
-    rows = []
-    for claim in ("C2", "C3"):
-        cells = " | ".join(_claim_cell(one[claim]) for one in claims)
-        rows.append(f"| **{claim}** {claims[0][claim]['title']} | {cells} |")
-    return "\n".join([_arms(both, FIRST, names), *rows])
+    return {"arms": _arms(found), "committees": _committees(found), "realism": _realism(found)}
 
 
 def hand_blocks(folder: Path = REPORTS) -> dict[str, str]:
@@ -245,15 +222,15 @@ def _claim_cell(row: Mapping[str, Any] | None) -> str:
     return f"{format_interval(row, 'ours')}: **{row['verdict']}**"
 
 
-def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> str:
-    """Mean error of every arm, or of the chosen ones, one column per report, called by its name if not otherwise."""
+def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None) -> str:
+    """Mean error of every arm, or of the chosen ones, one column per report."""
     if not found:
         return EMPTY
     metrics = {report: read_json(report / "metrics.json") for report in found}
     titles = {arm["name"]: arm["title"] for report in found for arm in arms(metrics[report])}
     if any(OTHERS in metrics[report] for report in found):
         titles[ARM] = f"*Published, same test images:* {TITLE}"
-    names = " | ".join(columns or [report.name for report in found])
+    names = " | ".join(report.name for report in found)
     lines = [f"| gaze CNN trained on | {names} |", "|---|" + "---|" * len(found)]
     for name, title in titles.items():
         if chosen is not None and name not in chosen:
@@ -264,7 +241,7 @@ def _arms(found: Sequence[Path], chosen: Sequence[str] | None = None, columns: S
 
 
 def _committees(found: Sequence[Path]) -> str:
-    """By how much the error of one arm lies below another's, where the CNNs of a seed answer together."""
+    """By how much the error of one arm lies below another's, where all CNNs of an arm answer together."""
     tables = {report.name: report / "tables" / "07_committees.csv" for report in found}
     rows = [
         f"| {name} | {arm} | {other} | {error:.2f} | {others:.2f} | {lower:.1f} ({low:.1f} to {high:.1f}) |"

@@ -40,24 +40,6 @@ def test_blocks_come_from_reports_real_before_stand_in(tmp_path: Path) -> None:
     assert readme.fill(filled, blocks) == filled
 
 
-def test_the_default_of_fewer_seeds_stands_beside_the_report_and_in_the_minutes(tmp_path: Path) -> None:
-    write_report(tmp_path / "cpu-mini", 4.7)
-    assert readme.result_blocks(tmp_path)["seeds"] == readme.EMPTY
-    write_report(tmp_path / readme.DEFAULT, 4.6)
-    for report, seeds, ours in (("cpu-mini", 5, 2.7), (readme.DEFAULT, 3, 3.4)):
-        folder = tmp_path / report
-        claims = json.loads((folder / "claims.json").read_text())
-        (folder / "claims.json").write_text(json.dumps([*claims, claims[0] | {"id": "C2", "ours": ours}]))
-        origin = json.loads((folder / "provenance.json").read_text())
-        (folder / "provenance.json").write_text(json.dumps(origin | {"seeds": list(range(seeds))}))
-    lines = readme.result_blocks(tmp_path)["seeds"].splitlines()
-    assert lines[0] == "| gaze CNN trained on | 5 seeds | 3 seeds |"
-    assert lines[2].endswith("| 4.70° (4.00 to 5.00) | 4.60° (4.00 to 5.00) |")
-    assert lines[3].startswith("| **C2**") and "| 2.70 % (25.0 to 40.0): **supported** | 3.40 % (" in lines[3]
-    blocks = readme.blocks(tmp_path)
-    assert "| 3 | 10 |" in blocks["minutes"] and "4.60" not in blocks["arms"]
-
-
 @pytest.mark.parametrize(
     ("device", "text"),
     [
